@@ -66,3 +66,8 @@ import svcreg
 print([key for key in read if key.startswith(("MICRO_", "ETCD_", "CONSUL_"))])
 """
     assert run_fresh(code).strip() == "[]"
+
+
+def test_backends_stays_a_function_after_the_package_of_that_name_is_loaded() -> None:
+    code = "import svcreg, svcreg.backends.memory; print('memory' in svcreg.backends())"
+    assert run_fresh(code).strip() == "True"
