@@ -8,20 +8,24 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Mapping, Sequence
-from typing import TypeVar
+from typing import Annotated, TypeVar
 
 import msgspec
 
 from svcreg.errors import ProtocolError
-from svcreg.model import Endpoint, Event, Node, Service, Value
+from svcreg.model import DEPTH_LIMIT, Endpoint, Event, Node, Service, Value
 
 INFLATE_LIMIT = 1 << 20
 """Bytes that a compressed record may expand to: a 9 kB packet can otherwise unfold to 4.6 MB."""
 
-DEPTH_LIMIT = 32
-"""Levels of nested values in a schema; go-micro's own generator stops at 3."""
+RECORD_LIMIT = 1 << 20
+"""Bytes of JSON in one record; etcd's own limit is 1.5 MiB with key and overhead."""
+
+COUNT_LIMIT = 10_000
+"""Items in any list of a record: 1 MiB can otherwise hold 350,000 empty nodes."""
 
 T = TypeVar("T")
+_COUNT = msgspec.Meta(max_length=COUNT_LIMIT)
 
 
 # The wire structs have Go's field order, so that the output is what Go would write, and take
@@ -29,7 +33,7 @@ T = TypeVar("T")
 class _Value(msgspec.Struct):
     name: str | None = None
     type: str | None = None
-    values: list[_Value] | None = None
+    values: Annotated[list[_Value], _COUNT] | None = None
 
 
 class _Endpoint(msgspec.Struct):
@@ -49,8 +53,8 @@ class _Service(msgspec.Struct):
     name: str = ""
     version: str | None = None
     metadata: Mapping[str, str] | None = None
-    endpoints: list[_Endpoint] | None = None
-    nodes: list[_Node] | None = None
+    endpoints: Annotated[list[_Endpoint], _COUNT] | None = None
+    nodes: Annotated[list[_Node], _COUNT] | None = None
 
 
 class _Event(msgspec.Struct):
@@ -62,7 +66,7 @@ class _Event(msgspec.Struct):
 _encoder = msgspec.json.Encoder(order="deterministic")  # as Go, which sorts the keys of a map
 _service_decoder = msgspec.json.Decoder(_Service)
 _endpoint_decoder = msgspec.json.Decoder(_Endpoint)
-_endpoints_decoder = msgspec.json.Decoder(list[_Endpoint] | None)
+_endpoints_decoder = msgspec.json.Decoder(Annotated[list[_Endpoint], _COUNT] | None)
 _metadata_decoder = msgspec.json.Decoder(dict[str, str] | None)
 
 
@@ -100,7 +104,7 @@ def decode_service(data: bytes | str) -> Service:
     """Decode go-micro's service JSON; unknown fields are ignored, `null` is empty.
 
     Raises:
-        ProtocolError: It is not such JSON, or is nested too deeply.
+        ProtocolError: It is not such JSON, or is too large or nested too deeply.
     """
     wire = _decode(_service_decoder, data, "service")
     return Service(
@@ -141,10 +145,10 @@ def inflate(data: bytes, limit: int = INFLATE_LIMIT) -> bytes:
     """
     stream = zlib.decompressobj()
     try:
-        plain = stream.decompress(data, limit)
+        plain = stream.decompress(data, limit + 1)
     except zlib.error as error:
         raise ProtocolError(f"compressed record is damaged: {error}") from None
-    if stream.unconsumed_tail:
+    if len(plain) > limit:
         raise ProtocolError(f"compressed record expands beyond {limit} bytes")
     if not stream.eof:
         raise ProtocolError("compressed record is cut short")
@@ -166,6 +170,8 @@ def from_hex(text: str, limit: int = INFLATE_LIMIT) -> bytes:
 
 
 def _decode(decoder: msgspec.json.Decoder[T], data: bytes | str, what: str) -> T:
+    if len(data) > RECORD_LIMIT:
+        raise ProtocolError(f"{what} JSON is larger than {RECORD_LIMIT} bytes")
     try:
         return decoder.decode(data)
     except (msgspec.MsgspecError, ValueError, RecursionError) as error:  # ValueError: not UTF-8

@@ -7,7 +7,7 @@ import os
 import re
 from collections.abc import Iterable, Mapping
 from typing import Any, TypeVar
-from urllib.parse import parse_qsl, unquote, urlsplit
+from urllib.parse import parse_qsl, unquote
 
 import msgspec
 
@@ -21,6 +21,9 @@ DEFAULT_TIMEOUT = 5.0
 DEFAULT_TTL = 90.0  # seconds; go-micro v6, server/server.go, DefaultRegisterTTL
 MIN_TTL = 1.0
 """Seconds. Below it a stalled process or a slow link alone makes a healthy node flap."""
+
+MIN_INTERVAL = 0.1
+"""Seconds. Renewing more often than this only loads the registry."""
 
 DEFAULT_EMPTY_GRACE = 30.0
 """Seconds that nodes lost while the registry itself was unwell stay listed."""
@@ -78,7 +81,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
             environ: What the environment sets, by option name; None means not set there.
 
         Raises:
-            ConfigError: An option is unknown, which names those that are known, or has a wrong value.
+            ConfigError: An option has a wrong value or is unknown; names those that are known.
         """
         values: dict[str, str] = {
             name: value for name, value in (environ or {}).items() if value is not None
@@ -101,18 +104,26 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
             raise ConfigError(f"{self.backend}: wrong option: {error}") from None
 
     def __repr__(self) -> str:
-        shown = []
-        for name in self.__struct_fields__:
-            value = getattr(self, name)
-            if name in _SECRETS and value is not None:
-                value = "***"
-            shown.append(f"{name}={value!r}")
-        return f"Config({', '.join(shown)})"
+        return f"Config({', '.join(f'{name}={value!r}' for name, value in self.__rich_repr__())})"
+
+    def __rich_repr__(self) -> list[tuple[str, Any]]:  # what rich prints instead of the repr
+        values = ((name, getattr(self, name)) for name in self.__struct_fields__)
+        return [
+            (name, "***" if name in _SECRETS and value is not None else value)
+            for name, value in values
+        ]
 
 
 _SECRETS = ("password", "token")
-_CORE_OPTIONS = ("username", *_SECRETS, "advertise", "empty_grace", "feed_idle")
+_TEXTS = ("username", *_SECRETS, "advertise")
+_DURATIONS = ("timeout", "empty_grace", "feed_idle")
 _TLS_OPTIONS = ("ca", "cert", "key", "verify")
+_VARIABLES = {"advertise": "MICRO_ADVERTISE"}
+_TLS_VARIABLES = {
+    "ca": "MICRO_REGISTRY_TLS_CA",
+    "cert": "MICRO_REGISTRY_TLS_CERT",
+    "key": "MICRO_REGISTRY_TLS_KEY",
+}
 
 
 def load_config(
@@ -128,7 +139,7 @@ def load_config(
     Args:
         backend: A backend name or a URL; default `MICRO_REGISTRY`, then `mdns`.
         address: One or several `host:port`, or a comma-separated string of them.
-        timeout: Seconds per attempt.
+        timeout: Seconds per attempt; default that of the URL, then 5.
         options: Everything else that was given by keyword.
         environ: Stands in for `os.environ`.
 
@@ -141,17 +152,16 @@ def load_config(
     if not isinstance(given, str):
         raise ConfigError(f"the registry must be a name or a URL, not {type(given).__name__}")
     url = _parse_url(given)
-    env_applies = (
-        backend is None
-        or "MICRO_REGISTRY" not in env
-        or (
-            # MICRO_REGISTRY_ADDRESS belongs to MICRO_REGISTRY: another backend's address is of no use.
-            _scheme(chosen) == url.backend
-        )
-    )
-    settings: dict[str, Any] = _environment(env) if env_applies else {}
+    # MICRO_REGISTRY_ADDRESS belongs to MICRO_REGISTRY: another backend's address is of no use.
+    env_applies = not env.get("MICRO_REGISTRY") or _scheme(chosen) == url.backend
+    settings: dict[str, Any] = _environment(env, _TLS_VARIABLES) if env_applies else {}
+    settings.update(_environment(env, _VARIABLES))
     settings.update(url.settings)
     settings.update({name: value for name, value in (options or {}).items() if value is not None})
+    if timeout is not None:
+        settings["timeout"] = timeout
+    if not isinstance(address, (str, Iterable, type(None))):
+        raise ConfigError(f"address must be text or a list of it, not {type(address).__name__}")
     explicit = [address] if isinstance(address, str) else list(address or ())
     addresses, secure = _parse_addresses(
         url.backend,
@@ -159,18 +169,15 @@ def load_config(
         or url.addresses
         or ([env.get("MICRO_REGISTRY_ADDRESS", "")] if env_applies else []),
     )
-    core = {name: _text(name, settings.pop(name)) for name in _CORE_OPTIONS if name in settings}
-    for name in ("empty_grace", "feed_idle"):
-        if name in core:
-            core[name] = parse_seconds(name, core[name])
-    return Config(
-        backend=url.backend,
-        addresses=addresses,
-        timeout=parse_seconds("timeout", DEFAULT_TIMEOUT if timeout is None else timeout),
-        tls=_parse_tls(settings, secure=secure),
-        options={name: _text(name, value) for name, value in settings.items()},
-        **core,
-    )
+    core: dict[str, Any] = {
+        name: _text(name, settings.pop(name)) for name in _TEXTS if name in settings
+    }
+    core |= {
+        name: parse_seconds(name, settings.pop(name)) for name in _DURATIONS if name in settings
+    }
+    tls = _parse_tls(settings, secure=secure)
+    others = {name: _text(name, value) for name, value in settings.items()}
+    return Config(backend=url.backend, addresses=addresses, tls=tls, options=others, **core)
 
 
 def check_backend_name(name: str) -> str:
@@ -180,8 +187,9 @@ def check_backend_name(name: str) -> str:
         ConfigError: It is not lower-case letters, digits, `_` and `-`, beginning with a letter.
     """
     if not _BACKEND_NAME.fullmatch(name):
+        shown = repr(name[:80]) if "@" not in name else "what is given"  # it may hold a password
         raise ConfigError(
-            f"{name!r} is not a backend name or URL; write for example 'consul' or "
+            f"{shown} is not a backend name or URL; write for example 'consul' or "
             "'etcd://10.0.0.1:2379' (MICRO_REGISTRY or the argument)"
         )
     return name
@@ -195,7 +203,7 @@ def parse_seconds(name: str, value: object, *, minimum: float = 0.0) -> float:
     """
     try:
         seconds = float(value)  # type: ignore[arg-type] # whatever it is, float() says
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise ConfigError(f"{name} must be a number of seconds, not {value!r}") from None
     if isinstance(value, bool) or not math.isfinite(seconds) or seconds <= 0:
         raise ConfigError(f"{name} must be a positive number of seconds, not {value!r}")
@@ -233,11 +241,14 @@ def register_times(
         if interval is None and env.get("MICRO_REGISTER_INTERVAL"):
             interval = parse_seconds("MICRO_REGISTER_INTERVAL", env["MICRO_REGISTER_INTERVAL"])
     ttl = parse_seconds("ttl", ttl, minimum=MIN_TTL)
-    interval = ttl / 3 if interval is None else parse_seconds("interval", interval)
+    if interval is None:
+        interval = ttl / 3
+    interval = parse_seconds("interval", interval, minimum=MIN_INTERVAL)
     if interval > ttl / 2:
         raise ConfigError(
-            f"interval {interval:g} s is more than half the ttl of {ttl:g} s: one late renewal would "
-            f"unlist a healthy node; use at most {ttl / 2:g} s, or leave it out for {ttl / 3:g} s"
+            f"interval {interval:g} s is more than half the ttl of {ttl:g} s: one late renewal "
+            f"would unlist a healthy node; use at most {ttl / 2:g} s, or leave it out for "
+            f"{ttl / 3:g} s"
         )
     return ttl, interval
 
@@ -255,33 +266,34 @@ def _scheme(text: str) -> str:
 def _parse_url(text: str) -> _URL:
     if "://" not in text:
         return _URL(check_backend_name(text))
+    # By hand: urlsplit takes one host only, and differs between versions when that is several.
     backend = check_backend_name(_scheme(text))
-    try:
-        parts = urlsplit(text)
-        settings = dict(
-            parse_qsl(parts.query, keep_blank_values=True, strict_parsing=bool(parts.query))
+    location, _, query = text.partition("://")[2].partition("?")
+    authority, slash, rest = location.partition("/")
+    userinfo, at, netloc = authority.rpartition("@")
+    if "#" in text or (authority and not at and "@" in rest + query):
+        raise ConfigError(
+            f"the {backend} URL has a '/', '?' or '#' where none may be; in a password write them "
+            "as %2F, %3F and %23, and an '@' elsewhere as %40"
         )
+    try:
+        settings = dict(parse_qsl(query, keep_blank_values=True, strict_parsing=bool(query)))
     except ValueError:
         raise ConfigError(
             f"the {backend} URL is malformed; write {backend}://host:port?option=value"
         ) from None
     if secrets := sorted(set(_SECRETS) & set(settings)):
         raise ConfigError(
-            f"the {backend} URL has {secrets[0]!r} in its query, where it ends up in logs; pass it as "
-            f"an argument, as {backend}://user:password@host, or in the backend's own variable"
+            f"the {backend} URL has {secrets[0]!r} in its query, where it ends up in logs; pass it "
+            f"as an argument, as {backend}://user:password@host, or in the backend's own variable"
         )
-    userinfo, at, netloc = parts.netloc.rpartition("@")
     if at:
         username, _, password = userinfo.partition(":")
         settings["username"] = unquote(username)
         if password:
             settings["password"] = unquote(password)
-    path = unquote(parts.path)
-    if path in ("", "/") or not netloc:
-        location = netloc or (path.removeprefix("/") and path)
-    else:
-        location = netloc + path
-    return _URL(backend, [location] if location else [], settings)
+    path = unquote(slash + rest) if rest else ""
+    return _URL(backend, [netloc + path] if netloc or path else [], settings)
 
 
 def _parse_addresses(backend: str, given: Iterable[str]) -> tuple[tuple[str, ...], bool]:
@@ -291,19 +303,21 @@ def _parse_addresses(backend: str, given: Iterable[str]) -> tuple[tuple[str, ...
     for text in given:
         if not isinstance(text, str):
             raise ConfigError(f"a registry address must be a string, not {type(text).__name__}")
-        for item in filter(None, (part.strip() for part in text.split(","))):
+        parts = [text] if text.startswith("/") else text.split(",")  # a file's name may hold any
+        for item in filter(None, (part.strip() for part in parts)):
             scheme, separator, rest = item.partition("://")
             if separator and scheme in (*_WEB_SCHEMES, backend):
                 secure = secure or scheme == "https"
                 item = rest.rstrip("/")
-            if "@" in item and "/" not in item:
+            if "@" in item.partition("://")[2].partition("/")[0] or "@" in item.partition("/")[0]:
                 raise ConfigError(
-                    "a registry address may not hold credentials; pass username and password as arguments"
+                    "a registry address may not hold credentials; "
+                    "pass username and password as arguments"
                 )
             if not item.isprintable():
                 raise ConfigError(f"registry address {item!r} holds control characters")
-            host, _, port = item.rpartition(":")
-            if host and port.isdigit() and split_address(item)[1] not in range(1, 65536):
+            no_port = ":" not in item or "/" in item or (item[0], item[-1]) == ("[", "]")
+            if not no_port and split_address(item)[1] not in range(1, 65536):
                 raise ConfigError(
                     f"registry address {item!r} is not host:port with a port from 1 to 65535; "
                     "an IPv6 host stands in brackets"
@@ -335,13 +349,7 @@ def _parse_tls(settings: dict[str, Any], *, secure: bool) -> TLS | None:
     return TLS(**files, verify=verify)
 
 
-def _environment(env: Mapping[str, str]) -> dict[str, str]:
-    variables = {
-        "ca": "MICRO_REGISTRY_TLS_CA",
-        "cert": "MICRO_REGISTRY_TLS_CERT",
-        "key": "MICRO_REGISTRY_TLS_KEY",
-        "advertise": "MICRO_ADVERTISE",
-    }
+def _environment(env: Mapping[str, str], variables: Mapping[str, str]) -> dict[str, str]:
     return {name: env[variable] for name, variable in variables.items() if env.get(variable)}
 
 

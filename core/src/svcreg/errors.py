@@ -38,7 +38,7 @@ class RegistryError(SvcregError):
     """A call to the registry failed.
 
     Attributes:
-        backend: Name of the backend, such as `consul`; filled in by core where a plugin left it out.
+        backend: Name of the backend, such as `consul`; core fills in what a plugin left out.
         operation: `register`, `deregister`, `get`, `list`, `watch`, `renew` or `open`; likewise.
         service: Name of the service concerned, or None.
     """

@@ -83,7 +83,7 @@ class BackendSpec:
 
     @hookspec(firstresult=True)
     def svcreg_open(self, config: object) -> None:
-        """Prepare to serve; optional. Called before the first other hook; connect lazily all the same."""
+        """Prepare to serve; optional. Called before any other hook; connect lazily all the same."""
 
     @hookspec(firstresult=True)
     def svcreg_close(self) -> None:
@@ -109,10 +109,12 @@ class BackendSpec:
     @hookspec(firstresult=True)
     def svcreg_get(self, name: str) -> Sequence[Service]:
         """Return every node of a service, grouped by version; an unknown service is empty."""
+        raise NotImplementedError  # pluggy calls implementations only, here and below
 
     @hookspec(firstresult=True)
     def svcreg_list(self) -> Sequence[str]:
         """Return the names of all services."""
+        raise NotImplementedError
 
     @hookspec(firstresult=True)
     def svcreg_watch(
@@ -123,8 +125,10 @@ class BackendSpec:
         Written as a generator (`def`) or an asynchronous generator (`async def`). It covers one
         connection and raises when that is lost: it never sleeps and retries. `name=None` is
         every service (capability `watch-all`). An `async def` is cancelled when nobody
-        needs it any more; a `def` looks at `stop` at least once a second and returns when it is set.
+        needs it any more; a `def` looks at `stop` at least once a second and returns when it is
+        set.
         """
+        raise NotImplementedError
 
     @hookspec(firstresult=True)
     def svcreg_renew(self, services: Sequence[Service], ttl: float) -> Sequence[Service]:
@@ -134,6 +138,7 @@ class BackendSpec:
         could not ask. A node that somebody else has registered since is well, and is left alone.
         Without this hook core repeats `svcreg_register` for each.
         """
+        raise NotImplementedError
 
 
 class ObserverSpec:

@@ -18,9 +18,12 @@ from msgspec.structs import force_setattr, replace
 from svcreg.errors import InvalidServiceError
 
 NAME_LIMIT = 255
-"""Characters in a service name or node id; a path segment or key longer than this fails somewhere."""
+"""Characters in a service name or node id; a longer path segment or key fails somewhere."""
 
-_NAME = re.compile(r"[A-Za-z0-9._~:@+\-]{1,%d}" % NAME_LIMIT)
+DEPTH_LIMIT = 32
+"""Levels of nested values in a schema; go-micro's own generator stops at 3."""
+
+_NAME = re.compile(r"[A-Za-z0-9._~:@+\-]+")
 _HOST = re.compile(r"[A-Za-z0-9._\-]{1,253}")  # RFC 1035 section 2.3.4: 253 characters of text
 _WILDCARD_HOSTS = frozenset({"", "0.0.0.0", "::"})  # noqa: S104 - recognised, never bound
 
@@ -144,7 +147,8 @@ def check_name(name: str, field: str = "service name") -> str:
         )
     if name in {".", ".."} or not _NAME.fullmatch(name):
         raise InvalidServiceError(
-            f"{field} {name!r} is not allowed; use letters, digits and ._~:@+- (neither '.' nor '..')"
+            f"{field} {name!r} is not allowed; use letters, digits and ._~:@+- "
+            "(neither '.' nor '..')"
         )
     return name
 
@@ -168,6 +172,9 @@ def check_service(service: Service, *, nodes_required: bool = True) -> Service:
             )
         _check_text(endpoint.name, f"{where}: endpoint name")
         _check_metadata(endpoint.metadata, f"{where}: endpoint {endpoint.name!r}")
+        for part in ("request", "response"):
+            if (schema := getattr(endpoint, part)) is not None:
+                _check_schema(schema, f"{where}: {part} of endpoint {endpoint.name!r}")
     if nodes_required and not service.nodes:
         raise InvalidServiceError(f"{where} has no nodes; give it at least one Node(id, address)")
     seen: set[str] = set()
@@ -193,16 +200,35 @@ def _check_address(address: str, where: str) -> None:
     host, port = split_address(address)
     if not 1 <= port <= 65535:
         raise InvalidServiceError(
-            f"{where}: address {address!r} needs a port from 1 to 65535, as in '10.0.0.5:8080' or '[::1]:8080'"
+            f"{where}: address {address!r} needs a port from 1 to 65535, "
+            "as in '10.0.0.5:8080' or '[::1]:8080'"
         )
+    if not _is_host(host) or join_address(host, port) != address:  # "[::1:80", "[h]:80", "h:080"
+        raise InvalidServiceError(
+            f"{where}: address {address!r} is not host:port; use an IP address or a host name, "
+            "and brackets around an IPv6 address only"
+        )
+
+
+def _is_host(host: str) -> bool:
     if is_wildcard(host) or _HOST.fullmatch(host):
-        return
+        return True
     try:
         IPv6Address(host)
     except ValueError:
-        raise InvalidServiceError(
-            f"{where}: address {address!r} has no valid host; use an IP address or a host name"
-        ) from None
+        return False
+    return host.isascii() and host.isprintable()  # a scope may hold anything else: fe80::1%\n
+
+
+def _check_schema(value: object, where: str, depth: int = 0) -> None:
+    if not isinstance(value, Value):
+        raise InvalidServiceError(f"{where} must be a svcreg.Value, not {type(value).__name__}")
+    if depth >= DEPTH_LIMIT:
+        raise InvalidServiceError(f"{where} is nested more than {DEPTH_LIMIT} levels deep")
+    _check_text(value.name, f"{where}: name")
+    _check_text(value.type, f"{where}: type")
+    for inner in value.values:
+        _check_schema(inner, where, depth + 1)
 
 
 def _check_text(value: str, where: str) -> None:

@@ -25,7 +25,7 @@ BACKENDS = "svcreg.backends"
 EXTENSIONS = "svcreg.extensions"
 
 _KNOWN_ELSEWHERE = ("consul", "etcd", "mdns")
-"""Backends of this project that are distributions of their own, for the message when one is missing."""
+"""Backends of this project with a distribution of their own, for when one is missing."""
 
 _log = logging.getLogger("svcreg.plugins")
 
@@ -82,14 +82,14 @@ def build_backend(factory: Any, config: Config) -> pluggy.PluginManager:
         instance: object = factory
     elif not callable(factory):
         raise BackendLoadError(
-            f"backend {config.backend!r}: its entry point names a {type(factory).__name__}; it must name "
-            "a class or function that takes a Config, or a module with hooks"
+            f"backend {config.backend!r}: its entry point names a {type(factory).__name__}; "
+            "it must name a class or function that takes a Config, or a module with hooks"
         )
     else:
         instance = _instantiate(factory, config)
     manager = pluggy.PluginManager(PROJECT)
     manager.add_hookspecs(BackendSpec)
-    _register(manager, instance, config.backend)
+    _register(manager, instance, f"backend {config.backend!r}", BackendSpec, config.backend)
     for hook in REQUIRED_HOOKS:
         if not getattr(manager.hook, hook).get_hookimpls():
             raise BackendLoadError(
@@ -110,7 +110,8 @@ def load_observers() -> pluggy.PluginManager | None:
             try:
                 loaded = point.load()
                 is_factory = inspect.isclass(loaded) or inspect.isfunction(loaded)
-                _register(manager, loaded() if is_factory else loaded, name)
+                observer = loaded() if is_factory else loaded
+                _register(manager, observer, f"extension {name!r}", ObserverSpec)
             except Exception as error:
                 _log.warning("extension %s is left out: %s", name, error)
     return manager if manager.get_plugins() else None
@@ -159,38 +160,54 @@ def _instantiate(factory: Callable[[Config], object], config: Config) -> object:
         ) from error
 
 
-def _register(manager: pluggy.PluginManager, instance: object, name: str) -> None:
+def _register(
+    manager: pluggy.PluginManager,
+    instance: object,
+    name: str,
+    spec: type,
+    plugin_name: str | None = None,
+) -> None:
     """Register a plugin, turning every breach of the contract into an error that explains it."""
-    specs = [
-        hook for hook in dir(BackendSpec) + dir(ObserverSpec) if hook.startswith(f"{PROJECT}_")
-    ]
+    hooks = [attribute for attribute in dir(spec) if attribute.startswith(f"{PROJECT}_")]
     for attribute in dir(instance):
-        if attribute.startswith(f"{PROJECT}_"):
-            _check_hook(instance, attribute, name, specs)
+        value = getattr(instance, attribute, None)
+        marked = inspect.isroutine(value) and hasattr(value, f"{PROJECT}_impl")
+        if marked or (attribute.startswith(f"{PROJECT}_") and callable(value)):
+            _check_hook(attribute, value, name, spec, hooks, marked=marked)
     try:
-        manager.register(instance, name)
+        manager.register(instance, plugin_name)
         manager.check_pending()
     except pluggy.PluginValidationError as error:
-        raise BackendLoadError(f"backend {name!r} breaks the contract: {error}") from None
+        manager.unregister(instance)  # or every later check_pending would fail for it
+        raise BackendLoadError(f"{name} breaks the contract: {error}") from None
 
 
-def _check_hook(instance: object, attribute: str, name: str, specs: list[str]) -> None:
-    if attribute not in specs:
-        near = difflib.get_close_matches(attribute, specs, n=1)
-        hint = f"did you mean {near[0]}?" if near else f"hooks are {', '.join(specs)}"
-        raise BackendLoadError(f"backend {name!r} has an unknown hook {attribute}; {hint}")
-    function = getattr(instance, attribute)
-    if not hasattr(function, f"{PROJECT}_impl"):
+def _check_hook(
+    attribute: str, function: Any, name: str, spec: type, hooks: list[str], *, marked: bool
+) -> None:
+    if attribute not in hooks:
+        near = difflib.get_close_matches(attribute, hooks, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"hooks are {', '.join(hooks)}"
+        raise BackendLoadError(f"{name} has an unknown hook {attribute}; {hint}")
+    if not marked:
         raise BackendLoadError(
-            f"backend {name!r}: {attribute} is not marked with @svcreg.hookimpl, so it would never be called"
+            f"{name}: {attribute} is not marked with @svcreg.hookimpl, so it would never be called"
         )
-    spec = getattr(BackendSpec, attribute, None) or getattr(ObserverSpec, attribute)
-    allowed = [parameter for parameter in inspect.signature(spec).parameters if parameter != "self"]
-    for parameter in inspect.signature(function).parameters:
-        if parameter not in allowed:
-            near = difflib.get_close_matches(parameter, allowed, n=1)
+    allowed = [
+        parameter
+        for parameter in inspect.signature(getattr(spec, attribute)).parameters
+        if parameter != "self"
+    ]
+    for parameter in inspect.signature(function).parameters.values():
+        if parameter.name not in allowed:
+            near = difflib.get_close_matches(parameter.name, allowed, n=1)
             raise BackendLoadError(
-                f"backend {name!r}: {attribute} takes {parameter!r}, which is no argument of that hook; "
+                f"{name}: {attribute} takes {parameter.name!r}, which is no argument of that hook; "
                 + (f"did you mean {near[0]!r}? " if near else "")
                 + (f"It may take {', '.join(allowed)}" if allowed else "It takes none")
+            )
+        if parameter.default is not parameter.empty or parameter.kind is parameter.KEYWORD_ONLY:
+            raise BackendLoadError(  # pluggy fills in positional arguments without a default only
+                f"{name}: {attribute} would never be given {parameter.name!r}; "
+                "take it as a plain argument without a default"
             )
