@@ -16,7 +16,7 @@ PROJECTS := core/pyproject.toml $(PLUGINS:%=%/pyproject.toml)
 # Tests mostly wait (for TTLs, for watches), so more workers than cores.
 WORKERS ?= 4
 PYTEST_ARGS ?=
-PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(PYTEST_ARGS)
+PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup $(PYTEST_ARGS)
 COVERED := $(wildcard tests/unit tests/conformance tests/typing)
 UNCOVERED := $(wildcard tests/integration tests/interop tests/faults)
 
