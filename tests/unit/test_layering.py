@@ -36,6 +36,7 @@ ROWS = (
     "svcreg",  # __init__: the public API, re-exported
     "svcreg.integrations",
     "svcreg.cli",
+    "svcreg.__main__",
     "svcreg.testing",
 )
 
