@@ -1,7 +1,8 @@
 """What crossing into the engine's thread costs, against answers that need no crossing.
 
-A plain asyncio loop in a thread, called from another thread and from another loop, stands for
-cold operations, and a loop that hands a `def` hook to a worker thread for the plugin's side; `get` of a warm service through each face is what a program pays per call.
+A plain asyncio loop in a thread, called from another thread and from another loop, stands for cold
+operations; a loop that hands a `def` to a worker thread stands for a blocking hook. `get` of a warm
+service through each face is what a program pays per call.
 """
 
 from __future__ import annotations
@@ -76,6 +77,7 @@ def main() -> None:
 
     print(f"call into a loop's thread and wait     {crossing:7.1f} us")
     print(f"the same from another asyncio loop     {awaiting:7.1f} us")
+    print(f"call of a `def` on a worker thread     {worker:7.1f} us ({worker / crossing:.2f} x)")
     print(
         f"warm get, blocking face                {warm:7.1f} us ({crossing / warm:.0f} x cheaper)"
     )

@@ -78,7 +78,7 @@ def imported_modules(name: str, path: Path) -> list[tuple[int, str]]:
                 parents = package.split(".")
                 parents = parents[: len(parents) - node.level + 1]
                 base = ".".join([*parents, base] if base else parents)
-            # `from svcreg import errors` uses svcreg.errors, `from svcreg import Node` uses svcreg.
+            # `from svcreg import errors` uses svcreg.errors; `... import Node` uses svcreg.
             for alias in node.names:
                 member = f"{base}.{alias.name}"
                 found.append((node.lineno, member if member in CORE_MODULES else base))
