@@ -11,8 +11,8 @@ ROOT = Path(__file__).resolve().parents[2]
 CORE = ROOT / "core" / "src"
 PLUGINS = sorted((ROOT / "plugins").glob("*/src"))
 
-# The module table of CONTRIBUTING.md, top row first. A name stands for the module and everything below it;
-# the modules of one row may use each other.
+# The module table of CONTRIBUTING.md, top row first. A name stands for the module and everything
+# below it; the modules of one row may use each other.
 ROWS = (
     "svcreg.errors",  # above the model, whose validation raises InvalidServiceError
     "svcreg.model",
