@@ -128,10 +128,11 @@ def _entry_points(group: str) -> dict[str, list[importlib_metadata.EntryPoint]]:
 
 
 def _describe(point: importlib_metadata.EntryPoint) -> BackendInfo:
-    dist = point.dist
-    return BackendInfo(
-        point.name, dist.name if dist else "", dist.version if dist else "", point.value
-    )
+    try:
+        name, version = (point.dist.name, point.dist.version) if point.dist else ("", "")
+    except Exception:  # importlib_metadata raises this or that when METADATA is missing or damaged
+        name, version = "a damaged distribution", ""
+    return BackendInfo(point.name, name, version, point.value)
 
 
 def _not_found(name: str) -> str:
