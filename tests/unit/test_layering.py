@@ -24,6 +24,8 @@ ROWS = (
     "svcreg.engine.loop",
     "svcreg.engine.dispatch",
     "svcreg.engine.backoff",
+    "svcreg.engine.advertise",
+    "svcreg.engine.names",
     "svcreg.engine.directory",
     "svcreg.engine.feed",
     "svcreg.engine.registrar",
