@@ -1,0 +1,101 @@
+"""Which network interfaces to use: names or addresses to what zeroconf wants to be told."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Iterable, Sequence
+
+import ifaddr
+import msgspec
+
+from svcreg.errors import RegistryUnavailableError
+
+
+class Interface(msgspec.Struct, frozen=True):
+    """One usable interface of this machine; at least one of the two addresses is there.
+
+    Attributes:
+        name: As the system calls it.
+        ipv4: An IPv4 address, or None.
+        ipv6_index: The interface's number where it has an IPv6 address that multicasts, or None.
+        link_local: Its link-local IPv6 address, or None.
+    """
+
+    name: str
+    ipv4: str | None = None
+    ipv6_index: int | None = None
+    link_local: str | None = None
+
+
+def find_interfaces(chosen: Sequence[str] = ()) -> tuple[Interface, ...]:
+    """Return the interfaces that are there now, of those chosen; none chosen means all.
+
+    Loopback counts: it is how programs of one machine without a network find each other. It is
+    used over IPv4 only, since systems do not multicast to `::1`.
+
+    Raises:
+        RegistryUnavailableError: None is there; says which there are. It may appear later.
+    """
+    adapters = list(ifaddr.get_adapters())
+    found = [
+        interface
+        for adapter in adapters
+        if not chosen or _is_chosen(adapter, chosen)
+        if (interface := _interface(adapter, chosen))
+    ]
+    if not found:
+        there = ", ".join(sorted(str(adapter.name) for adapter in adapters)) or "none at all"
+        wanted = ", ".join(chosen) or "any"
+        raise RegistryUnavailableError(
+            f"mdns: no usable network interface (wanted: {wanted}; there are: {there}); "
+            "check the option 'interfaces' or MICRO_MDNS_INTERFACES, and that the interface is up "
+            "and has an IP address",
+            backend="mdns",
+        )
+    return tuple(sorted(found, key=lambda interface: interface.name))
+
+
+def for_multicast(interfaces: Iterable[Interface]) -> list[str | int]:
+    """Return the interfaces as zeroconf takes them: IPv4 addresses, and numbers for IPv6."""
+    choice: list[str | int] = []
+    for interface in interfaces:
+        if interface.ipv4:
+            choice.append(interface.ipv4)
+        if interface.ipv6_index is not None:
+            choice.append(interface.ipv6_index)
+    return choice
+
+
+def for_asking(interfaces: Iterable[Interface]) -> list[str | int]:
+    """Return one address per interface for questions from a port of their own.
+
+    zeroconf does not tell such sockets which interface to multicast on; an IPv4 address or a
+    link-local IPv6 address decides it, any other IPv6 address would leave it to the system.
+    """
+    addresses = (interface.ipv4 or interface.link_local for interface in interfaces)
+    return [address for address in addresses if address]
+
+
+def _is_chosen(adapter: ifaddr.Adapter, chosen: Sequence[str]) -> bool:
+    names = {str(adapter.name), str(adapter.nice_name), *_addresses(adapter)}
+    return any(choice.partition("%")[0] in names for choice in chosen)
+
+
+def _interface(adapter: ifaddr.Adapter, chosen: Sequence[str]) -> Interface | None:
+    addresses = _addresses(adapter)
+    v4 = [address for address in addresses if ":" not in address]
+    v6 = [a for a in addresses if ":" in a and not ipaddress.ip_address(a).is_loopback]
+    ipv4 = next((address for address in v4 if address in chosen), v4[0] if v4 else None)
+    if ipv4 is None and not v6:
+        return None
+    return Interface(
+        name=str(adapter.name),
+        ipv4=ipv4,
+        ipv6_index=adapter.index if v6 else None,
+        link_local=next((a for a in v6 if ipaddress.ip_address(a).is_link_local), None),
+    )
+
+
+def _addresses(adapter: ifaddr.Adapter) -> list[str]:
+    """Return the adapter's addresses as text, without zones."""
+    return [ip.ip if isinstance(ip.ip, str) else ip.ip[0].partition("%")[0] for ip in adapter.ips]
