@@ -113,10 +113,8 @@ def test_installs_alone_into_a_fresh_environment(
     python = tmp_path / "venv" / ("Scripts" if os.name == "nt" else "bin") / "python"
     wheels = [built[name][0]] if name == "svcreg" else [built["svcreg"][0], built[name][0]]
     # pip of this environment installs into the other, which needs none of its own then.
-    run(
-        *(sys.executable, "-m", "pip", "--python", python, "--disable-pip-version-check"),
-        *("install", "--quiet", *wheels),
-    )
+    pip = (sys.executable, "-m", "pip", "--disable-pip-version-check", "--python")
+    run(*pip, python, "install", "--quiet", *wheels)
     package = name.replace("-", "_")
     where = run(python, "-I", "-c", f"import {package}; print({package}.__file__)")
     assert str(tmp_path) in where
