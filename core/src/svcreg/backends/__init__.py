@@ -1,0 +1,1 @@
+"""Backends that need no server and come with core: `memory` and `sqlite`."""
