@@ -1,4 +1,4 @@
-"""Service registration and discovery: one API over Consul, etcd, mDNS and whatever else is installed.
+"""Service registration and discovery: one API over Consul, etcd, mDNS and others.
 
 `open()` for blocking code, `aio.open()` for asyncio. Names load when they are first used, so that
 importing this package costs next to nothing and has no effect.
@@ -34,33 +34,73 @@ if TYPE_CHECKING:
     from svcreg.registry import Registration, Registry, handle_signals, open
     from svcreg.selection import Selector
 
-_HOMES = {
-    "aio": ("AsyncRegistry", "aio"),
-    "config": ("TLS", "Config"),
-    "errors": (
-        "BackendLoadError",
-        "BackendNotFoundError",
-        "ConfigError",
-        "InvalidServiceError",
-        "NoNodeError",
-        "PermissionDeniedError",
-        "ProtocolError",
-        "RegistrationLostError",
-        "RegistryClosedError",
-        "RegistryError",
-        "RegistryTimeoutError",
-        "RegistryUnavailableError",
-        "SvcregError",
-    ),
-    "hookspecs": ("Delta", "Snapshot", "hookimpl"),
-    "model": ("Endpoint", "Event", "Node", "Service", "Value"),
-    "plugins": ("backends",),
-    "registry": ("Registration", "Registry", "handle_signals", "open"),
-    "selection": ("Selector",),
-}
-_HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
+__all__ = [
+    "TLS",
+    "AsyncRegistry",
+    "BackendLoadError",
+    "BackendNotFoundError",
+    "Config",
+    "ConfigError",
+    "Delta",
+    "Endpoint",
+    "Event",
+    "InvalidServiceError",
+    "NoNodeError",
+    "Node",
+    "PermissionDeniedError",
+    "ProtocolError",
+    "Registration",
+    "RegistrationLostError",
+    "Registry",
+    "RegistryClosedError",
+    "RegistryError",
+    "RegistryTimeoutError",
+    "RegistryUnavailableError",
+    "Selector",
+    "Service",
+    "Snapshot",
+    "SvcregError",
+    "Value",
+    "aio",
+    "backends",
+    "handle_signals",
+    "hookimpl",
+    "open",
+]
 
-__all__ = sorted(_HOME_OF)
+_HOME_OF = {
+    "AsyncRegistry": "aio",
+    "BackendLoadError": "errors",
+    "BackendNotFoundError": "errors",
+    "Config": "config",
+    "ConfigError": "errors",
+    "Delta": "hookspecs",
+    "Endpoint": "model",
+    "Event": "model",
+    "InvalidServiceError": "errors",
+    "NoNodeError": "errors",
+    "Node": "model",
+    "PermissionDeniedError": "errors",
+    "ProtocolError": "errors",
+    "Registration": "registry",
+    "RegistrationLostError": "errors",
+    "Registry": "registry",
+    "RegistryClosedError": "errors",
+    "RegistryError": "errors",
+    "RegistryTimeoutError": "errors",
+    "RegistryUnavailableError": "errors",
+    "Selector": "selection",
+    "Service": "model",
+    "Snapshot": "hookspecs",
+    "SvcregError": "errors",
+    "TLS": "config",
+    "Value": "model",
+    "aio": "aio",
+    "backends": "plugins",
+    "handle_signals": "registry",
+    "hookimpl": "hookspecs",
+    "open": "registry",
+}
 
 
 def __getattr__(name: str) -> object:

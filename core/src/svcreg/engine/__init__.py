@@ -1,0 +1,1 @@
+"""Everything that takes time: the private loop, heartbeats, watches, and what is known."""

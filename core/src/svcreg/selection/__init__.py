@@ -1,0 +1,33 @@
+"""Client-side selection: filters, strategies, and the `Selector` that does both."""
+
+from svcreg.selection.attempts import Attempts, RetryBudget
+from svcreg.selection.filters import Filter, endpoint, env, metadata, protocol, zone
+from svcreg.selection.selector import Selector
+from svcreg.selection.selectors import Selectors
+from svcreg.selection.strategies import (
+    DEFAULT_STRATEGY,
+    STRATEGIES,
+    Random,
+    RoundRobin,
+    Strategy,
+    make_strategy,
+)
+
+__all__ = [
+    "DEFAULT_STRATEGY",
+    "STRATEGIES",
+    "Attempts",
+    "Filter",
+    "Random",
+    "RetryBudget",
+    "RoundRobin",
+    "Selector",
+    "Selectors",
+    "Strategy",
+    "endpoint",
+    "env",
+    "make_strategy",
+    "metadata",
+    "protocol",
+    "zone",
+]

@@ -1,0 +1,76 @@
+"""Which address to announce for a node that listens on every address."""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import logging
+import socket
+
+from msgspec.structs import replace
+
+from svcreg.config import Config
+from svcreg.errors import ConfigError
+from svcreg.model import Service, is_wildcard, join_address, split_address
+
+_log = logging.getLogger("svcreg.advertise")
+
+
+async def advertised(service: Service, config: Config) -> Service:
+    """Return the service with every wildcard host replaced by one that others can reach.
+
+    That is `config.advertise` where set (`MICRO_ADVERTISE`), else the local address of the route to
+    the registry. A node that names its host is left alone.
+
+    Raises:
+        ConfigError: `config.advertise` is not a host or `host:port`.
+    """
+    if not any(is_wildcard(node.host) for node in service.nodes):
+        return service
+    host, port = _parse(config.advertise) if config.advertise else (await _route(config), 0)
+    nodes = []
+    for node in service.nodes:
+        if is_wildcard(node.host):
+            address = join_address(host, port or node.port)
+            _log.info(
+                "node %s of %s listens on %s and is advertised as %s",
+                node.id,
+                service.name,
+                node.address,
+                address,
+            )
+            node = replace(node, address=address)
+        nodes.append(node)
+    return service.with_nodes(nodes)
+
+
+def _parse(text: str) -> tuple[str, int]:
+    try:
+        return str(ipaddress.ip_address(text.removeprefix("[").removesuffix("]"))), 0
+    except ValueError:
+        host, port = split_address(text)
+    if not host or is_wildcard(host) or (":" in text and not 1 <= port <= 65535):
+        raise ConfigError(
+            f"MICRO_ADVERTISE (option advertise) must be a host or host:port, not {text!r}"
+        )
+    return host, port
+
+
+async def _route(config: Config) -> str:
+    """Return the local address from which packets to the registry leave; loopback if none do."""
+    target = config.addresses[0] if config.addresses else ""
+    host, port = split_address(target)
+    loop = asyncio.get_running_loop()
+    if (
+        not port
+    ):  # a registry without an address, such as a file: whoever reads it is on this machine
+        return "127.0.0.1"
+    try:
+        found = await loop.getaddrinfo(host, port, type=socket.SOCK_DGRAM)
+        for family, kind, protocol, _, address in found:
+            with socket.socket(family, kind, protocol) as probe:
+                probe.connect(address)
+                return str(probe.getsockname()[0])
+    except OSError as error:
+        _log.warning("there is no route to %s (%s); advertising loopback", target, error)
+    return "127.0.0.1"
