@@ -104,7 +104,7 @@ def as_check(check: Check, timeout: float) -> Callable[[], Awaitable[bool]]:
     """Return a check in the form that the engine runs: awaited, bounded to `timeout` seconds."""
     if not callable(check):
         raise ConfigError(
-            f"a check is a callable without arguments, not {type(check).__name__}; see svcreg.health"
+            f"a check is a callable without arguments, not {type(check).__name__} (svcreg.health)"
         )
     is_async = any(map(inspect.iscoroutinefunction, (check, type(check).__call__)))
 

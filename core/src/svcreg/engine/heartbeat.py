@@ -122,10 +122,9 @@ class Heartbeat:
         """Register what is not listed, or not surely; return whether all of it is now."""
         now = time.monotonic()
         for entry in self.entries:
-            if entry.state == "active" and now - entry.acked_at > self._ttl * 2 / 3:
-                self._writer.lose(
-                    entry, f"no renewal was acknowledged for {now - entry.acked_at:.1f} s"
-                )
+            silence = now - entry.acked_at
+            if entry.state == "active" and silence > self._ttl * 2 / 3:
+                self._writer.lose(entry, f"no renewal was acknowledged for {silence:.1f} s")
         missing = [
             entry
             for entry in self.entries
@@ -161,8 +160,7 @@ class Heartbeat:
             seen = {node.id for service in services for node in service.nodes}
             for entry in list(self.entries):
                 is_ours = entry.service.name == name and entry.state == "active"
-                if is_ours and entry.acked_at < started and entry.call is None:
-                    if any(node.id not in seen for node in entry.service.nodes):
-                        self._writer.lose(
-                            entry, "its record is missing from what the registry answers"
-                        )
+                is_older = entry.acked_at < started and entry.call is None
+                is_seen = all(node.id in seen for node in entry.service.nodes)
+                if is_ours and is_older and not is_seen:
+                    self._writer.lose(entry, "its record is missing from what readers get")
