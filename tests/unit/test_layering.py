@@ -28,6 +28,8 @@ ROWS = (
     "svcreg.engine.names",
     "svcreg.engine.directory",
     "svcreg.engine.feed",
+    "svcreg.engine.writer",
+    "svcreg.engine.heartbeat",
     "svcreg.engine.registrar",
     "svcreg.engine.engine",
     "svcreg.engine",
