@@ -9,25 +9,31 @@ import socket
 
 from msgspec.structs import replace
 
-from svcreg.config import Config
 from svcreg.errors import ConfigError
 from svcreg.model import Service, is_wildcard, join_address, split_address
+
+LOOPBACK = "127.0.0.1"
 
 _log = logging.getLogger("svcreg.advertise")
 
 
-async def advertised(service: Service, config: Config) -> Service:
+async def advertised(service: Service, registry: str, override: str | None) -> Service:
     """Return the service with every wildcard host replaced by one that others can reach.
 
-    That is `config.advertise` where set (`MICRO_ADVERTISE`), else the local address of the route to
-    the registry. A node that names its host is left alone.
+    A node that names its host is left alone.
+
+    Args:
+        service: What is to be registered.
+        registry: `host:port` of the registry: the local address of the route to it is taken. A
+            registry without a port is a file or the like, whose readers are on this machine.
+        override: A host or `host:port` that wins over the route (`MICRO_ADVERTISE`).
 
     Raises:
-        ConfigError: `config.advertise` is not a host or `host:port`.
+        ConfigError: `override` is neither.
     """
     if not any(is_wildcard(node.host) for node in service.nodes):
         return service
-    host, port = _parse(config.advertise) if config.advertise else (await _route(config), 0)
+    host, port = _parse(override) if override else (await _route(registry), 0)
     nodes = []
     for node in service.nodes:
         if is_wildcard(node.host):
@@ -56,21 +62,18 @@ def _parse(text: str) -> tuple[str, int]:
     return host, port
 
 
-async def _route(config: Config) -> str:
+async def _route(registry: str) -> str:
     """Return the local address from which packets to the registry leave; loopback if none do."""
-    target = config.addresses[0] if config.addresses else ""
-    host, port = split_address(target)
-    loop = asyncio.get_running_loop()
-    if (
-        not port
-    ):  # a registry without an address, such as a file: whoever reads it is on this machine
-        return "127.0.0.1"
+    host, port = split_address(registry)
+    if not port:
+        return LOOPBACK
     try:
+        loop = asyncio.get_running_loop()
         found = await loop.getaddrinfo(host, port, type=socket.SOCK_DGRAM)
         for family, kind, protocol, _, address in found:
             with socket.socket(family, kind, protocol) as probe:
                 probe.connect(address)
                 return str(probe.getsockname()[0])
     except OSError as error:
-        _log.warning("there is no route to %s (%s); advertising loopback", target, error)
-    return "127.0.0.1"
+        _log.warning("there is no route to %s (%s); advertising loopback", registry, error)
+    return LOOPBACK

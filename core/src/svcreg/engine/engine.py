@@ -14,7 +14,6 @@ from collections.abc import Coroutine
 from typing import Any, TypeVar
 
 import msgspec
-from msgspec.structs import replace
 
 from svcreg.config import Config
 from svcreg.engine.advertise import advertised
@@ -84,10 +83,9 @@ class Engine:
 
     def __init__(self, config: Config) -> None:
         self._factory = load_factory(config.backend)
-        default = getattr(self._factory, "default_address", None)
-        if not config.addresses and default:
-            config = replace(config, addresses=(default,))
         self.config = config
+        default = getattr(self._factory, "default_address", None) or ""
+        self._location = config.addresses[0] if config.addresses else default
         self._is_closed = False
         self._is_inherited = False
         self._lock = threading.RLock()
@@ -194,7 +192,7 @@ class Engine:
         required: bool,
     ) -> Entry:
         """Register a service's nodes and keep them registered."""
-        service = await advertised(check_service(service), self.config)
+        service = await self._checked(service)
         entry = Entry(service, ttl, interval, check)
         await self._registrar.add(entry, required=required)
         await self._show(entry)
@@ -204,7 +202,7 @@ class Engine:
         """Change a registration's record in place."""
         if entry.state == "closed":
             raise RegistryClosedError(f"the registration of {entry.service.name!r} is closed")
-        await self._registrar.update(entry, await advertised(check_service(service), self.config))
+        await self._registrar.update(entry, await self._checked(service))
         await self._show(entry)
 
     async def withdraw(self, entry: Entry) -> None:
@@ -235,6 +233,9 @@ class Engine:
             check_name(node.id, f"service {service.name!r}: node id")
         await self._registrar.release(service)
         await self._hide(service)
+
+    async def _checked(self, service: Service) -> Service:
+        return await advertised(check_service(service), self._location, self.config.advertise)
 
     async def _show(self, entry: Entry) -> None:
         """Wait until a write of ours shows in what is watched here, so that a reader sees it."""
