@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import Any, Self, TypeVar
 
 from svcreg import health
-from svcreg.config import DEFAULT_TIMEOUT, load_config, parse_seconds, register_times
+from svcreg.config import load_config, parse_seconds, register_times
 from svcreg.engine.directory import Subscription
 from svcreg.engine.engine import Engine, Status
 from svcreg.errors import RegistryClosedError
@@ -24,7 +24,7 @@ def open(
     backend: str | None = None,
     *,
     address: str | Iterable[str] | None = None,
-    timeout: float = DEFAULT_TIMEOUT,
+    timeout: float | None = None,
     **options: Any,
 ) -> AsyncRegistry:
     """Return the registry that the arguments, or else the environment, name; see `svcreg.open`."""

@@ -13,7 +13,7 @@ from typing import Any, Self, TypeVar
 from msgspec.structs import replace
 
 from svcreg import health
-from svcreg.config import DEFAULT_TIMEOUT, load_config, parse_seconds, register_times
+from svcreg.config import load_config, parse_seconds, register_times
 from svcreg.engine.directory import Subscription
 from svcreg.engine.engine import Engine, Status
 from svcreg.engine.writer import Entry, State
@@ -28,7 +28,7 @@ def open(
     backend: str | None = None,
     *,
     address: str | Iterable[str] | None = None,
-    timeout: float = DEFAULT_TIMEOUT,
+    timeout: float | None = None,
     **options: Any,
 ) -> Registry:
     """Return the registry that the arguments, or else the environment, name.
@@ -40,7 +40,7 @@ def open(
             Default: `MICRO_REGISTRY`, then `mdns`.
         address: `host:port`, several with commas or in a list. Default: the URL's, then
             `MICRO_REGISTRY_ADDRESS`, then the backend's own.
-        timeout: Seconds that one attempt at one registry call may take.
+        timeout: Seconds that one attempt at one registry call may take. Default: the URL's, then 5.
         **options: `tls`, `ca`, `cert`, `key`, `verify`, `username`, `password`, `token`,
             `advertise`, `empty_grace`, `feed_idle` (seconds), and the backend's own options.
 
