@@ -1,0 +1,111 @@
+"""The command tree: what `svcreg` consists of, and the way in."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Sequence
+from importlib import import_module
+from typing import Any
+
+import click
+import importlib_metadata
+
+from svcreg.cli.errors import (
+    EXIT_INTERRUPTED,
+    EXIT_OK,
+    PluginCommandError,
+    configure_logging,
+    report,
+)
+from svcreg.cli.settings import Settings, common_options
+
+ADDED = "svcreg.commands"
+"""Entry points of this group are commands by other distributions; `ctx.obj` is the `Settings`."""
+
+BUILT_IN = ("list", "get", "watch", "select", "register", "deregister", "backends", "demo")
+
+
+class Commands(click.Group):
+    """The commands by name; one is imported when it is named, all of them for the help."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the built-in commands in the order a newcomer needs them, then the added ones."""
+        added = {point.name for point in importlib_metadata.entry_points(group=ADDED)}
+        return [*BUILT_IN, *sorted(added - set(BUILT_IN))]
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Return a command; nobody replaces a built-in one, and a broken one says so when run."""
+        if cmd_name in BUILT_IN:
+            command: click.Command = import_module(f"svcreg.cli.{cmd_name}").command
+            return command
+        for point in importlib_metadata.entry_points(group=ADDED, name=cmd_name):
+            try:
+                loaded = point.load()
+                if isinstance(loaded, click.Command):
+                    return loaded
+                problem = f"{point.value} is a {type(loaded).__name__}, not a click command"
+            except Exception as error:
+                problem = f"{type(error).__name__}: {error}"
+            return click.Command(
+                cmd_name, help=f"Cannot be loaded: {problem}", callback=_fail(cmd_name, problem)
+            )
+        return None
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command; a reader of our output that has seen enough is no failure."""
+        try:
+            result = super().invoke(ctx)
+            sys.stdout.flush()
+        except OSError as error:
+            # The interpreter flushes once more when it exits, which must not fail again.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            if isinstance(error, BrokenPipeError):
+                raise click.exceptions.Exit(EXIT_OK) from None
+            raise
+        return result
+
+
+def _fail(name: str, problem: str) -> Callable[[], None]:
+    def fail() -> None:
+        raise PluginCommandError(f"command {name!r} cannot be loaded: {problem}")
+
+    return fail
+
+
+@click.group(
+    cls=Commands,
+    invoke_without_command=True,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+@common_options
+@click.version_option(package_name="svcreg", message="svcreg %(version)s")
+@click.pass_context
+def commands(ctx: click.Context) -> None:
+    """Register services and find them, in whichever registry MICRO_REGISTRY names.
+
+    The options may stand before or after the command; the later one wins.
+    """
+    ctx.ensure_object(Settings)
+    if ctx.invoked_subcommand is None:
+        click.echo(ctx.get_help())
+
+
+def run(args: Sequence[str] | None = None) -> int:
+    """Run one command line and return its exit code; what went wrong has been reported."""
+    _prepare_process()
+    try:
+        result = commands.main(args, prog_name="svcreg", standalone_mode=False)
+    except (click.Abort, KeyboardInterrupt):
+        return EXIT_INTERRUPTED
+    except Exception as error:
+        return report(error)
+    return result if isinstance(result, int) else EXIT_OK
+
+
+def _prepare_process() -> None:
+    """Write what the terminal's encoding lacks in escapes, and log lines as errors are written."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+    configure_logging()
