@@ -1,0 +1,194 @@
+"""What every test of the suite stands on: where the registry is, and what may be asked of it."""
+
+from __future__ import annotations
+
+import os
+import time
+import uuid
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, Literal, TypeVar
+
+import pytest
+
+from svcreg.config import load_config
+from svcreg.hookspecs import CAPABILITIES
+from svcreg.model import NAME_LIMIT, Node, Service
+from svcreg.plugins import build_backend, load_factory
+from svcreg.testing.conformance.faces import AsyncioClient, BlockingClient, Client
+from svcreg.testing.conformance.processes import Owner
+
+FACES: dict[str, type[BlockingClient | AsyncioClient]] = {
+    "blocking": BlockingClient,
+    "asyncio": AsyncioClient,
+}
+POLL = 0.01
+"""Seconds between two looks at a condition."""
+
+TestT = TypeVar("TestT", bound=Callable[..., None])
+
+
+def needs(*capabilities: str) -> Callable[[TestT], TestT]:
+    """Mark a test of capabilities; it is skipped for a backend that does not claim them all."""
+    if unknown := set(capabilities) - set(CAPABILITIES):
+        raise ValueError(f"unknown capabilities: {unknown}")
+
+    def mark(test: TestT) -> TestT:
+        test.svcreg_needs = capabilities  # type: ignore[attr-defined] # read by _skip_unclaimed
+        return test
+
+    return mark
+
+
+class Base:
+    """Settings and fixtures of the suite; see `BackendConformance`.
+
+    Attributes:
+        backend_url: The registry, as given to `svcreg.open`.
+        ttl: Seconds; the TTL of the tests that wait for a record to expire. As short as the
+            backend allows, because the suite waits for it several times.
+        grace: Seconds after the TTL within which a dead node must be gone.
+        settle: Seconds within which every reader must see a change, and one call must return.
+        name_limit: Longest service name and node id that the backend stores. A longer one must
+            be refused with `InvalidServiceError`.
+        record_size: Bytes of metadata in one node that the backend must be able to store.
+    """
+
+    backend_url: Any = None  # a str; Any, because a subclass may make a fixture of it
+    ttl = 2.0
+    grace = 2.0
+    settle = 3.0
+    name_limit = NAME_LIMIT
+    record_size = 4096
+
+    @pytest.fixture
+    def backend_environment(self) -> Mapping[str, str]:
+        """Return the environment variables that another process needs to find the backend."""
+        return os.environ
+
+    @pytest.fixture
+    def registry_url(self, request: pytest.FixtureRequest) -> str:
+        """Return the registry's URL, whether `backend_url` is an attribute or a fixture."""
+        url = self.backend_url if isinstance(self.backend_url, str) else None
+        url = url or request.getfixturevalue("backend_url")
+        assert isinstance(url, str), "backend_url must be the text that svcreg.open is given"
+        return url
+
+    @pytest.fixture
+    def capabilities(self, registry_url: str) -> frozenset[str]:
+        """Return what the backend says it can do."""
+        config = load_config(registry_url)
+        (backend,) = build_backend(load_factory(config.backend), config).get_plugins()
+        return frozenset(getattr(backend, "capabilities", ()))
+
+    @pytest.fixture(autouse=True)
+    def _skip_unclaimed(self, request: pytest.FixtureRequest, capabilities: frozenset[str]) -> None:
+        claims = getattr(request.function, "svcreg_needs", ())
+        if missing := sorted(set(claims) - capabilities):
+            pytest.skip(f"the backend does not claim {' and '.join(missing)}")
+
+    @pytest.fixture(params=sorted(FACES))
+    def world(
+        self,
+        request: pytest.FixtureRequest,
+        registry_url: str,
+        backend_environment: Mapping[str, str],
+    ) -> Iterator[World]:
+        """Open registries for one test, through each face in turn."""
+        world = World(self, registry_url, request.param, backend_environment)
+        yield world
+        world.close()
+
+
+class World:
+    """The registries and processes of one test."""
+
+    def __init__(
+        self,
+        suite: Base,
+        url: str,
+        face: Literal["blocking", "asyncio"],
+        environment: Mapping[str, str],
+    ) -> None:
+        self.suite = suite
+        self.url = url
+        self.face = face
+        self.settle = suite.settle
+        self._environment = environment
+        self._opened: list[Client] = []
+        self._owners: list[Owner] = []
+
+    def open(self, **options: Any) -> Client:
+        """Open one more registry on the same store."""
+        client = FACES[self.face](self.url, **options)
+        self._opened.append(client)
+        return client
+
+    def spawn(self, service: Service, mode: Literal["hold", "fork"] = "hold") -> Owner:
+        """Register from a process of its own, with the suite's TTL; return once it is listed."""
+        owner = Owner(self.url, self.face, service, self.suite.ttl, mode, self._environment)
+        self._owners.append(owner)
+        owner.wait_for("registered", self.settle + 10)  # an interpreter must start first
+        return owner
+
+    def name(self, suffix: str = "") -> str:
+        """Return a service name that no other test uses."""
+        return f"conformance-{uuid.uuid4().hex[:12]}{suffix}"
+
+    def eventually(self, condition: Callable[[], object], within: float | None = None) -> None:
+        """Wait until a condition holds.
+
+        Raises:
+            AssertionError: It did not within `within` seconds, by default the suite's `settle`.
+        """
+        limit = self.settle if within is None else within
+        deadline = time.monotonic() + limit
+        while not condition():
+            late = time.monotonic() > deadline
+            assert not late, f"not within {limit:g} s: {describe(condition)}"
+            time.sleep(POLL)
+
+    def shows(
+        self, client: Client, name: str, expected: Sequence[Service], within: float | None = None
+    ) -> None:
+        """Wait until a registry answers exactly `expected`."""
+        wanted = normal(expected)
+        try:
+            self.eventually(lambda: normal(client.get(name)) == wanted, within)
+        except AssertionError:
+            assert normal(client.get(name)) == wanted
+
+    def stays(self, condition: Callable[[], object], seconds: float) -> None:
+        """Assert that a condition holds all the time."""
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            assert condition(), f"no longer holds: {describe(condition)}"
+            time.sleep(POLL)
+
+    def close(self) -> None:
+        """Close every registry and end every process."""
+        for owner in self._owners:
+            owner.kill()
+        for client in self._opened:
+            client.end()
+
+
+def one(name: str, node_id: str, address: str = "10.0.0.5:8080", **metadata: str) -> Service:
+    """Return a service with one node."""
+    return Service(name, nodes=(Node(node_id, address, metadata),))
+
+
+def normal(services: Sequence[Service]) -> list[Service]:
+    """Return services in one order, so that equal contents compare equal."""
+    by_id = [s.with_nodes(sorted(s.nodes, key=lambda node: node.id)) for s in services]
+    return sorted(by_id, key=lambda s: (s.name, s.version))
+
+
+def ids(services: Sequence[Service]) -> set[str]:
+    """Return the ids of all nodes."""
+    return {node.id for service in services for node in service.nodes}
+
+
+def describe(condition: Callable[[], object]) -> str:
+    """Return where a condition is written, for the message when it fails."""
+    code = condition.__code__
+    return f"the condition at {code.co_filename}:{code.co_firstlineno}"

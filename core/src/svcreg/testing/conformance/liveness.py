@@ -1,0 +1,134 @@
+"""Who lives stays listed, who died goes in time, and nobody is withdrawn by somebody else's end."""
+
+from __future__ import annotations
+
+import signal
+import time
+
+from svcreg.testing.conformance.base import Base, World, needs, one
+
+BEATS = 3
+"""Renewals that a test waits for before it believes that they do no harm."""
+
+
+class Liveness(Base):
+    """Tests of TTLs, owners and processes."""
+
+    @needs("ttl")
+    def test_renewals_go_on_while_the_application_is_blocked(self, world: World) -> None:
+        name = world.name()
+        here, there = world.open(), world.open()
+        here.register(one(name, "node"), ttl=self.ttl)
+        watching = there.watch(name)
+        world.eventually(lambda: watching.seen("node") == ["create"])
+        here.block(self.ttl + self.grace)
+        assert watching.seen("node") == ["create"]
+        assert list(there.get(name)) == [one(name, "node")]
+
+    @needs("ttl", "cross-process")
+    def test_node_of_a_killed_process_goes_within_its_ttl(self, world: World) -> None:
+        name, there = world.name(), world.open()
+        watching = there.watch(name)
+        owner = world.spawn(one(name, "node"))
+        world.eventually(lambda: watching.seen("node") == ["create"])
+        owner.signal(signal.SIGKILL)
+        world.eventually(lambda: watching.seen("node")[1:] == ["delete"], self.ttl + self.grace)
+        assert there.get(name) == ()
+
+    @needs("ttl", "cross-process")
+    def test_successor_of_a_killed_process_outlives_its_ttl(self, world: World) -> None:
+        name, there = world.name(), world.open()
+        watching = there.watch(name)
+        first = world.spawn(one(name, "node", "10.0.0.1:1"))
+        first.signal(signal.SIGKILL)
+        killed_at = time.monotonic()
+        successor = one(name, "node", "10.0.0.2:2")
+        world.open().register(successor, ttl=self.ttl)
+        world.shows(there, name, [successor])
+        settled = len(watching.events)
+        remaining = killed_at + self.ttl + self.grace - time.monotonic()
+        world.stays(lambda: len(watching.events) == settled, remaining)
+        assert watching.state() == {"node": successor}
+
+    @needs("cross-process")
+    def test_process_that_ends_withdraws_its_node(self, world: World) -> None:
+        name, there = world.name(), world.open()
+        owner = world.spawn(one(name, "node"))
+        world.shows(there, name, [one(name, "node")])
+        owner.leave()
+        world.shows(there, name, [])
+
+    @needs("fencing")
+    def test_predecessor_withdraws_no_successor(self, world: World) -> None:
+        name = world.name()
+        old, new, there = world.open(), world.open(), world.open()
+        predecessor = old.register(one(name, "node", "10.0.0.1:1"), ttl=60)
+        successor = one(name, "node", "10.0.0.2:2")
+        new.register(successor, ttl=60)
+        world.shows(there, name, [successor])
+        watching = there.watch(name)
+        predecessor.close()
+        old.close()
+        new.register(one(name, "barrier"), ttl=60)
+        world.eventually(lambda: watching.seen("barrier"))
+        assert watching.seen("node") == ["create"]
+        assert watching.state()["node"] == successor
+
+    @needs("fencing", "ttl")
+    def test_renewals_of_a_predecessor_leave_the_successor_alone(self, world: World) -> None:
+        name = world.name()
+        old, new, there = world.open(), world.open(), world.open()
+        predecessor = old.register(one(name, "node", "10.0.0.1:1"), ttl=1.0, interval=0.1)
+        successor = one(name, "node", "10.0.0.2:2")
+        new.register(successor, ttl=60)
+        watching = there.watch(name)
+        world.shows(there, name, [successor])
+        renewed_at = 0.0
+        for _ in range(BEATS):
+            renewed_at = max(renewed_at, predecessor.raw.last_renewal or 0.0)
+            world.eventually(lambda at=renewed_at: predecessor.raw.last_renewal > at)  # type: ignore[misc]
+        new.register(one(name, "barrier"), ttl=60)
+        world.eventually(lambda: watching.seen("barrier"))
+        assert watching.state()["node"] == successor
+        assert watching.seen("node")[0] == "create"
+        assert len(watching.seen("node")) <= 2  # at most the predecessor, then the successor
+
+    def test_withdrawal_amid_renewals_is_final(self, world: World) -> None:
+        here, there, name = world.open(), world.open(), world.name()
+        watching = there.watch(name)
+        held = [
+            here.register(one(name, f"node-{n}"), ttl=1.0, interval=0.1 + n / 50) for n in range(8)
+        ]
+        world.eventually(lambda: len(watching.state()) == len(held))
+        for registration in held:
+            here.block(0.03)  # so that each meets the renewals at another moment
+            registration.close()
+        world.eventually(lambda: not watching.state())
+        world.stays(lambda: not there.get(name), 0.5)
+        for n in range(len(held)):
+            assert watching.seen(f"node-{n}") == ["create", "delete"]
+
+    @needs("cross-process")
+    def test_end_of_a_forked_child_withdraws_nothing_of_its_parent(self, world: World) -> None:
+        name, there = world.name(), world.open()
+        owner = world.spawn(one(name, "node"), "fork")
+        watching = there.watch(name)
+        world.eventually(lambda: watching.seen("node") == ["create"])
+        owner.wait_for("child-used")
+        owner.nudge()
+        owner.wait_for("child-ended")
+        world.stays(lambda: watching.seen("node") == ["create"], 0.3)
+        owner.leave()
+        world.eventually(lambda: watching.seen("node") == ["create", "delete"])
+
+    @needs("cross-process", "ttl")
+    def test_forked_child_renews_nothing_of_its_parent(self, world: World) -> None:
+        name, there = world.name(), world.open()
+        owner = world.spawn(one(name, "node"), "fork")
+        watching = there.watch(name)
+        world.eventually(lambda: watching.seen("node") == ["create"])
+        owner.wait_for("child-used")
+        owner.signal(signal.SIGKILL)  # the child lives on
+        world.eventually(
+            lambda: watching.seen("node") == ["create", "delete"], self.ttl + self.grace
+        )

@@ -1,0 +1,226 @@
+"""A watch tells of everything once: what was there, then each change, until it is closed."""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+
+from svcreg import Node, Service
+from svcreg.testing.conformance.base import Base, World, normal, one
+from svcreg.testing.conformance.faces import Client, Held, Watching
+
+ROUNDS = 30
+"""Times that registering races against the start of a watch."""
+
+RACE_SECONDS = 10.0
+"""Seconds after which the race ends, however many rounds were run."""
+
+PROMPT = 2.0
+"""Seconds within which closing ends an iteration."""
+
+
+class Watches(Base):
+    """Tests of watch."""
+
+    def test_watch_begins_with_what_is_there(self, world: World) -> None:
+        name = world.name()
+        here, there = world.open(), world.open()
+        a, b = one(name, "a"), Service(name, "2", nodes=(Node("b", "10.0.0.6:1", {"k": "v"}),))
+        here.register(a)
+        here.register(b)
+        world.shows(there, name, [a, b])
+        watching = there.watch(name)
+        world.eventually(lambda: len(watching.events) == 2)
+        assert watching.state() == {"a": a, "b": b}
+        event = watching.events[0]
+        assert abs(event.timestamp - time.time()) < 60
+
+    def test_absent_service_is_waited_for(self, world: World) -> None:
+        name = world.name()
+        here, there = world.open(), world.open()
+        assert there.get(name) == ()
+        watching = there.watch(name)
+        here.register(one(name, "node"))
+        world.eventually(lambda: watching.state() == {"node": one(name, "node")})
+
+    def test_each_change_is_one_event(self, world: World) -> None:
+        name = world.name()
+        here, there = world.open(), world.open()
+        watching = there.watch(name)
+        held = here.register(one(name, "node", n="1"))
+        world.eventually(lambda: watching.seen("node") == ["create"])
+        held.update(metadata={"n": "2"})
+        world.eventually(lambda: watching.seen("node") == ["create", "update"])
+        assert watching.events[-1].service == one(name, "node", n="2")
+        here.register(one(name, "other"))
+        world.eventually(lambda: watching.seen("other") == ["create"])
+        held.close()
+        world.eventually(lambda: watching.seen("node") == ["create", "update", "delete"])
+        assert watching.events[-1].service == one(name, "node", n="2")  # as last known
+        barrier(world, here, watching, name)
+        assert watching.seen("node") == ["create", "update", "delete"]
+        assert watching.seen("other") == ["create"]
+
+    def test_renewals_are_no_events(self, world: World) -> None:
+        name = world.name()
+        here, there = world.open(), world.open()
+        held = here.register(one(name, "node"), ttl=1.0, interval=0.1)
+        watching = there.watch(name)
+        world.eventually(lambda: watching.seen("node"))
+        renewed_until = time.time() + 0.5
+        world.eventually(lambda: held.raw.last_renewal > renewed_until, self.settle + 1)
+        barrier(world, here, watching, name)
+        assert watching.seen("node") == ["create"]
+
+    def test_nodes_registered_together_are_one_event_each(self, world: World) -> None:
+        name = world.name()
+        here, there = world.open(), world.open()
+        watching = there.watch(name)
+        service = Service(name, nodes=[Node(f"{n}", f"10.0.0.{n}:80") for n in range(1, 11)])
+        held = here.register(service)
+        world.eventually(lambda: len(watching.state()) == 10)
+        held.close()
+        world.eventually(lambda: not watching.state())
+        assert len(watching.events) == 20
+
+    def test_change_of_version_is_an_update(self, world: World) -> None:
+        name = world.name()
+        here, there = world.open(), world.open()
+        held = here.register(one(name, "node"))
+        watching = there.watch(name)
+        world.eventually(lambda: watching.seen("node") == ["create"])
+        held.update(version="2")
+        changed = Service(name, "2", nodes=one(name, "node").nodes)
+        world.eventually(lambda: watching.state() == {"node": changed})
+        assert watching.seen("node") == ["create", "update"]
+
+    def test_watch_of_a_name_hears_of_no_other(self, world: World) -> None:
+        name = world.name()
+        here, there = world.open(), world.open()
+        watching = there.watch(name)
+        for other in (f"{name}-b", f"{name}b", name[:-1]):
+            here.register(one(other, "other"))
+        here.register(one(name, "node"))
+        world.eventually(lambda: watching.seen("node"))
+        assert [event.service.name for event in watching.events] == [name]
+
+    def test_watch_without_a_name_hears_of_every_service(self, world: World) -> None:
+        base = world.name()
+        here, there = world.open(), world.open()
+        before = here.register(one(f"{base}-before", f"{base}-1"))
+        watching = there.watch()
+
+        def ours() -> list[tuple[str, str]]:
+            events = [(e.action, e.service.name.removeprefix(base)) for e in list(watching.events)]
+            return sorted(event for event in events if event[1].startswith("-"))
+
+        polled = self.settle + 5  # where the backend cannot watch everything, core polls
+        world.eventually(lambda: ours() == [("create", "-before")], polled)
+        here.register(one(f"{base}-after", f"{base}-2"))
+        expected = [("create", "-after"), ("create", "-before")]
+        world.eventually(lambda: ours() == expected, polled)
+        before.close()
+        expected.append(("delete", "-before"))
+        world.eventually(lambda: ours() == expected, polled)
+
+    def test_two_watches_hear_the_same(self, world: World) -> None:
+        name = world.name()
+        here, there = world.open(), world.open()
+        first = there.watch(name)
+        held = here.register(one(name, "node"))
+        world.eventually(lambda: first.seen("node") == ["create"])
+        second = there.watch(name)
+        world.eventually(lambda: second.seen("node") == ["create"])
+        first.close()
+        held.close()
+        world.eventually(lambda: second.seen("node") == ["create", "delete"])
+        assert first.seen("node") == ["create"]
+
+    def test_nothing_is_lost_between_reading_and_watching(self, world: World) -> None:
+        here, there = world.open(), world.open()
+        deadline = time.monotonic() + RACE_SECONDS
+        for _ in range(ROUNDS):
+            name = world.name()
+            start = threading.Barrier(2)
+
+            def register(name: str = name, start: threading.Barrier = start) -> None:
+                start.wait()
+                here.register(one(name, "node"))
+
+            thread = threading.Thread(target=register)
+            thread.start()
+            start.wait()
+            watching = there.watch(name)
+            world.eventually(lambda watching=watching: watching.seen("node"))  # type: ignore[misc]
+            thread.join()
+            assert watching.state() == {"node": one(name, "node")}
+            watching.close()
+            if time.monotonic() > deadline:
+                break
+
+    def test_events_add_up_to_what_get_answers(self, world: World) -> None:
+        name, chance = world.name(), random.Random(7)
+        here, there = world.open(), world.open()
+        watching = there.watch(name)
+        held: dict[str, Held] = {}
+        truth: dict[str, Service] = {}
+        for n in range(60):
+            node_id = f"node-{chance.randrange(6)}"
+            if node_id not in held:
+                truth[node_id] = one(name, node_id, n=str(n))
+                held[node_id] = here.register(truth[node_id])
+            elif chance.random() < 0.5:
+                held[node_id].update(metadata={"n": str(n)})
+                truth[node_id] = one(name, node_id, n=str(n))
+            else:
+                held.pop(node_id).close()
+                del truth[node_id]
+        world.eventually(lambda: watching.state() == truth, self.settle * 2)
+        nodes = [service.nodes[0] for service in truth.values()]
+        world.shows(there, name, [Service(name, nodes=nodes)] if nodes else [])
+        assert normal(here.get(name)) == normal(there.get(name))
+
+    def test_slow_consumer_holds_nobody_up_and_misses_nothing_in_the_end(
+        self, world: World
+    ) -> None:
+        name = world.name()
+        here, there = world.open(), world.open()
+        slow, quick = there.watch(name, pause_after=1), there.watch(name)
+        held = here.register(one(name, "node", n="0"))
+        world.eventually(lambda: slow.events and quick.events)
+        for n in range(1, 101):
+            held.update(metadata={"n": str(n)})
+        here.register(one(name, "last"))
+        final = {"node": one(name, "node", n="100"), "last": one(name, "last")}
+        world.eventually(lambda: quick.state() == final, self.settle * 2)
+        assert len(slow.events) == 1
+        slow.resume()
+        world.eventually(lambda: slow.state() == final)
+
+    def test_closing_a_watch_ends_it_promptly(self, world: World) -> None:
+        client, name = world.open(), world.name()
+        watching = client.watch(name)
+        assert client.get(name) == ()  # the watch is under way
+        watching.close()
+        assert watching.has_ended.wait(PROMPT)
+        assert watching.error is None
+        client.register(one(name, "node"))
+        assert watching.events == []
+
+    def test_closing_the_registry_ends_its_watches_promptly(self, world: World) -> None:
+        client, name = world.open(), world.name()
+        watches = [client.watch(name), client.watch(name), client.watch()]
+        assert client.get(name) == ()
+        started = time.monotonic()
+        client.close()
+        for watching in watches:
+            assert watching.has_ended.wait(PROMPT + self.settle)
+            assert watching.error is None
+        assert time.monotonic() - started < PROMPT + self.settle
+
+
+def barrier(world: World, client: Client, watching: Watching, name: str) -> None:
+    """Return once the watch has heard of something that happened after all that came before."""
+    client.register(one(name, "barrier"))
+    world.eventually(lambda: watching.seen("barrier"))
