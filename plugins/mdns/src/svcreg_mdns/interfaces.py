@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import ipaddress
+import socket
+import struct
+import sys
 from collections.abc import Iterable, Sequence
 
 import ifaddr
 import msgspec
 
 from svcreg.errors import RegistryUnavailableError
+
+_SIOCGIFFLAGS = 0x8913  # linux/sockios.h
+_IFF_UP = 1  # linux/if.h
 
 
 class Interface(msgspec.Struct, frozen=True):
@@ -40,7 +46,7 @@ def find_interfaces(chosen: Sequence[str] = ()) -> tuple[Interface, ...]:
     found = [
         interface
         for adapter in adapters
-        if not chosen or _is_chosen(adapter, chosen)
+        if (not chosen or _is_chosen(adapter, chosen)) and _is_up(str(adapter.name))
         if (interface := _interface(adapter, chosen))
     ]
     if not found:
@@ -94,6 +100,21 @@ def _interface(adapter: ifaddr.Adapter, chosen: Sequence[str]) -> Interface | No
         ipv6_index=adapter.index if v6 else None,
         link_local=next((a for a in v6 if ipaddress.ip_address(a).is_link_local), None),
     )
+
+
+def _is_up(name: str) -> bool:
+    """Tell whether an interface is switched on; Linux lists the addresses of others too."""
+    if sys.platform != "linux":
+        return True
+    import fcntl  # only Unix has it
+
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        try:
+            answer = fcntl.ioctl(sock, _SIOCGIFFLAGS, struct.pack("16sH14x", name.encode(), 0))
+        except (OSError, struct.error):
+            return False  # it has gone meanwhile
+    flags: int = struct.unpack_from("16xH", answer)[0]
+    return bool(flags & _IFF_UP)
 
 
 def _addresses(adapter: ifaddr.Adapter) -> list[str]:

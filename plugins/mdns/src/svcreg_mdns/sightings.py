@@ -7,9 +7,10 @@ a good neighbour its place.
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -180,6 +181,15 @@ class Sightings:
     def lapsed(self) -> list[Sighting]:
         """Return the instances not heard of within their TTL."""
         return [sighting for sighting in self._sightings.values() if self.has_lapsed(sighting)]
+
+    def seconds_to_next_lapse(self, apart_from: Container[str] = ()) -> float:
+        """Return when the next instance lapses, of those not named; infinity when there is none."""
+        deadlines = (
+            sighting.lapses_at
+            for sighting in self._sightings.values()
+            if sighting.name not in apart_from
+        )
+        return min(deadlines, default=math.inf) - self._clock()
 
     def has_lapsed(self, sighting: Sighting) -> bool:
         """Tell whether an instance was not heard of within its TTL."""

@@ -13,7 +13,10 @@ from svcreg_mdns.client import Link
 from svcreg_mdns.sightings import Packet, Sighting, Sightings
 
 UPKEEP_SECONDS = 1.0
-"""How often to look for lapsed instances; the shortest TTL is one second too."""
+"""How often to look for lapsed instances at least; the shortest TTL is one second too."""
+
+LAPSE_GRAIN_SECONDS = 0.05
+"""Instances that lapse within this time are looked after together."""
 
 RESCAN_SECONDS = 5.0
 """How often to look for interfaces that have come or gone; costs less than a millisecond."""
@@ -95,7 +98,7 @@ class Watcher:
                 rescan_at = loop.time() + RESCAN_SECONDS
                 await self._link.rescan()
             try:
-                async with asyncio.timeout(UPKEEP_SECONDS):
+                async with asyncio.timeout(self._seconds_to_next_lapse()):
                     await self._attention.wait()
                     await asyncio.sleep(SETTLE_SECONDS)
             except TimeoutError:
@@ -123,6 +126,10 @@ class Watcher:
         self._drop_lapsed()
         self._link.browse()
         await self._link.sweep()
+
+    def _seconds_to_next_lapse(self) -> float:
+        until = self.sightings.seconds_to_next_lapse(apart_from=self._asking)
+        return min(max(until, LAPSE_GRAIN_SECONDS), UPKEEP_SECONDS)
 
     def _drop_lapsed(self) -> None:
         """Forget what may not be there, without asking: nobody reads yet."""
