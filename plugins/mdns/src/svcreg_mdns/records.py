@@ -42,11 +42,11 @@ LABEL_ID_LIMIT = 48
 HASH_CHARACTERS = 12
 """Base32 characters that tell equal-looking labels apart: 60 bits, collisions are not expected."""
 
-STRING_LIMIT = 255
-"""Bytes of one string of a TXT record (RFC 6763 section 6.1)."""
+VALUE_LIMIT = 252
+"""Bytes of a service name, version or node id: what `id=` leaves of 255 (RFC 6763 section 6.1)."""
 
 CHUNK_BYTES = 240
-"""Bytes of one `d` string's value; leaves room for its key in `STRING_LIMIT`."""
+"""Bytes of one `d` string's value; leaves room for its key."""
 
 RECORD_LIMIT = 8000
 """Bytes of one announcement. zeroconf drops packets above 8966 bytes without saying so, and RFC
@@ -178,13 +178,12 @@ def encode(service: Service, node: Node, stamp: Stamp) -> Announcement:
         ("v", service.version, "version"),
         ("id", node.id, "node id"),
     ):
-        string = f"{key}={value}".encode()
-        if len(string) > STRING_LIMIT:
+        data = value.encode()
+        if len(data) > VALUE_LIMIT:
             raise InvalidServiceError(
-                f"{where}: {field} takes {len(value.encode())} bytes; mDNS has room for "
-                f"{STRING_LIMIT - len(key) - 1}"
+                f"{where}: {field} takes {len(data)} bytes; mDNS has room for {VALUE_LIMIT}"
             )
-        strings.append(string)
+        strings.append(key.encode() + b"=" + data)
     strings.append(b"g=" + stamp.encode())
     details = _encode_details(service, node)
     strings += [
@@ -203,6 +202,12 @@ def encode(service: Service, node: Node, stamp: Stamp) -> Announcement:
             f"{where}: metadata and endpoints make a record of {announcement.size} bytes, "
             f"compressed; mDNS takes {RECORD_LIMIT}. Shorten them, or use a registry with a server"
         )
+    try:
+        decode(announcement.text)
+    except ProtocolError as error:
+        raise InvalidServiceError(
+            f"{where}: other programs would refuse to read this record: {error}"
+        ) from None
     return announcement
 
 
@@ -288,14 +293,7 @@ def _encode_details(service: Service, node: Node) -> bytes:
     if node.metadata:
         details.node = msgspec.Raw(codec.encode_metadata(node.metadata))
     plain = _encoder.encode(details)
-    if plain == b"{}":
-        return b""
-    if len(plain) > INFLATE_LIMIT or _decoded_cost(plain) > COST_LIMIT:
-        raise InvalidServiceError(
-            f"mdns: service {service.name!r}, node {node.id!r}: metadata and endpoints take "
-            f"{len(plain)} bytes, which other programs would refuse to read; shorten them"
-        )
-    return codec.deflate(plain)
+    return b"" if plain == b"{}" else codec.deflate(plain)
 
 
 def _decode_details(data: bytes) -> _Decoded:
