@@ -29,6 +29,7 @@ class Running:
     def __init__(self, process: subprocess.Popen[str]) -> None:
         self.process = process
         self.lines: list[str] = []
+        self.read_at: list[float] = []  # monotonic time of each line
         self._news = threading.Condition()
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
@@ -37,6 +38,7 @@ class Running:
         assert self.process.stdout is not None
         for line in self.process.stdout:
             with self._news:
+                self.read_at.append(time.monotonic())
                 self.lines.append(line.rstrip("\n"))
                 self._news.notify_all()
         with self._news:

@@ -17,7 +17,7 @@ from termios import TIOCSWINSZ
 
 import pytest
 
-from tests.integration.cli.conftest import COMMAND, PATIENCE, Svcreg
+from tests.integration.cli.conftest import COMMAND, PATIENCE, Install, Svcreg, backend_that
 
 ROWS, COLUMNS = 24, 100
 
@@ -33,9 +33,9 @@ os.execv(sys.argv[1], sys.argv[1:])
 class Terminal:
     """A command that believes that it runs on a terminal."""
 
-    def __init__(self, env: dict[str, str], *args: str) -> None:
+    def __init__(self, env: dict[str, str], *args: str, lines: int = ROWS) -> None:
         self._ours, theirs = pty.openpty()
-        ioctl(theirs, TIOCSWINSZ, pack("HHHH", ROWS, COLUMNS, 0, 0))
+        ioctl(theirs, TIOCSWINSZ, pack("HHHH", lines, COLUMNS, 0, 0))
         self.process = subprocess.Popen(
             [sys.executable, "-c", OWN_TERMINAL, COMMAND, *args],
             stdin=theirs,
@@ -107,6 +107,40 @@ def test_live_view_follows_the_registry_until_ctrl_c(svcreg: Svcreg, terminal: T
     assert terminal.wait() == 0
     assert "Traceback" not in terminal.output
     assert "\x1b[?25h" in terminal.output, "the cursor stays hidden"
+
+
+@pytest.mark.parametrize("lines", [24, 8])
+def test_live_view_shows_those_that_are_there_first(svcreg: Svcreg, lines: int) -> None:
+    for port in range(81, 85):
+        svcreg.register("hello", f"10.0.0.5:{port}")
+    terminal = Terminal(svcreg.env, "watch", lines=lines)
+    terminal.wait_for("4 nodes of 1 service")
+    terminal.wait_for(r"10\.0\.0\.5:84" if lines == 24 else "and 1 more")
+    terminal.type("\x03")
+    assert terminal.wait() == 0
+    terminal.close()
+
+
+GOES_AWAY = """
+        if hasattr(self, "was_there"):
+            raise ConnectionRefusedError(111, "nobody there")
+        self.was_there = True
+        yield svcreg.Snapshot([svcreg.Service("hello", nodes=[svcreg.Node("h-1", "h:1")])])
+        stop.wait(0.5)
+        raise ConnectionResetError(104, "gone away")
+"""
+
+
+def test_live_view_says_when_the_registry_is_away(svcreg: Svcreg, install: Install) -> None:
+    install(backend_that("pass").replace("        yield svcreg.Snapshot()", GOES_AWAY.strip("\n")))
+    terminal = Terminal(svcreg.env, "watch", "hello")
+    terminal.wait_for("1 node of 1 service")
+    terminal.wait_for("warning: watch of 'hello' lost")
+    terminal.wait_for("1 node of 1 service.*the registry is away")
+    terminal.type("\x03")
+    assert terminal.wait() == 0
+    terminal.close()
+    assert "Traceback" not in terminal.output
 
 
 @pytest.mark.parametrize("terminal", [["watch", "--output", "json"]], indirect=True)

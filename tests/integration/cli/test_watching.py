@@ -37,17 +37,6 @@ def test_without_a_name_every_service_is_watched(svcreg: Svcreg) -> None:
         watching.wait_for(lambda line, name=name: json.loads(line)["service"]["name"] == name)  # type: ignore[misc]
 
 
-def test_change_is_printed_within_100_ms(svcreg: Svcreg) -> None:
-    watching = svcreg.start("watch", "hello")
-    svcreg.register("hello", "10.0.0.5:80")
-    watching.wait_for_json(action="create")
-    registering = svcreg.start("register", "hello", "--address", "10.0.0.5:81", "--output", "json")
-    active = registering.wait_for_json(state="active")["timestamp"]
-    printed = json.loads(watching.wait_for(lambda line: "10.0.0.5:81" in line))["timestamp"]
-    # The registration's state is looked at every 100 ms, so it may be seen after the event.
-    assert printed - active < 0.1
-
-
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 def test_signal_ends_it_normally(svcreg: Svcreg, number: signal.Signals) -> None:
     svcreg.register("hello", "10.0.0.5:80")

@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 import click
@@ -105,7 +106,9 @@ def run(args: Sequence[str] | None = None) -> int:
 
 def _prepare_process() -> None:
     """Write what the terminal's encoding lacks in escapes, and log lines as errors are written."""
-    for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="backslashreplace")
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # it was closed before we were started
+            setattr(sys, name, Path(os.devnull).open("w"))  # noqa: SIM115 - never closed
+        if hasattr(getattr(sys, name), "reconfigure"):
+            getattr(sys, name).reconfigure(errors="backslashreplace")
     configure_logging()

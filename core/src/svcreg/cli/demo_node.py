@@ -21,7 +21,7 @@ HOST = "127.0.0.1"  # the demo stays on this machine
 
 
 class Greeter(socketserver.ThreadingTCPServer):
-    """Answers one line, a name, with one line, a greeting."""
+    """Answers one line, a name, with one line: its node id, a greeting, its process id."""
 
     allow_reuse_address = True
     daemon_threads = True
@@ -41,7 +41,7 @@ class _Greeting(socketserver.StreamRequestHandler):
         name = self.rfile.readline(200).decode(errors="replace").strip()
         now = datetime.now().astimezone().strftime("%H:%M:%S")
         text = server.phrase.format(name=name, time=now)
-        self.wfile.write(f"{server.node_id}\t{text}, says process {os.getpid()}\n".encode())
+        self.wfile.write(f"{server.node_id}\t{text}\t{os.getpid()}\n".encode())
 
 
 def main(service: str, node_id: str, ttl: str, phrase: str) -> None:

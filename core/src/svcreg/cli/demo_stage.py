@@ -132,9 +132,11 @@ class Stage:
             if actor not in self._actors:
                 self._actors.append(actor)
             actor.start(self._environ)
+        seen = []
         for actor in actors:
             node = self._wait_until_listed(actor)
-            seconds = time.monotonic() - started
+            seen.append((actor, node, time.monotonic() - started))
+        for actor, node, seconds in seen:
             self.tell(
                 actor.node_id, f"is listed at {node.address}, {seconds:.1f} s after its start"
             )
@@ -156,15 +158,15 @@ class Stage:
         for _ in range(times):
             node = self._selectors[service].pick()
             try:
-                who, text = _ask(node)
-            except OSError as error:
-                why = error.strerror or type(error).__name__
+                who, text, process = _ask(node)
+            except (OSError, ValueError) as error:  # ValueError: the answer broke off
+                why = getattr(error, "strerror", None) or "no answer"
                 self.tell(node.id, f"{why.lower()}; the client goes on to the next node", "red")
                 continue
             if who != node.id:
                 raise FailedError(f"demo: {who} answered where {node.id} was called")
             answered.append(who)
-            self.tell(who, f"\u201c{text}\u201d", "green")
+            self.tell(who, f'"{text}", says process {process}', "green")
         return answered
 
     def _wait_until_listed(self, actor: Actor) -> Node:
@@ -185,11 +187,11 @@ class Stage:
         return None
 
 
-def _ask(node: Node) -> tuple[str, str]:
-    """Call a node; return who answered and what."""
+def _ask(node: Node) -> tuple[str, str, str]:
+    """Call a node; return who answered, what, and from which process."""
     address = (node.host, node.port)
     with socket.create_connection(address, timeout=_CALL_TIMEOUT) as connection:
         connection.sendall(b"Ada\n")
         with connection.makefile(encoding="utf-8") as lines:
-            who, _, text = lines.readline().rstrip("\n").partition("\t")
-            return who, text
+            who, text, process = lines.readline().rstrip("\n").split("\t")
+            return who, text, process

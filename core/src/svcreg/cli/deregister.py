@@ -18,7 +18,7 @@ from svcreg.cli.settings import Settings, common_options, pass_settings
 def command(settings: Settings, name: str, node: str) -> None:
     """Withdraw the node with the id NODE of the service NAME.
 
-    For a node whose program cannot do it any more: a program that still runs registers again. JSON
+    For a node whose program cannot do it any more: one that still runs registers itself again. JSON
     is an array of what was withdrawn. Exits with 3 when there is no such node.
     """
     with settings.open() as registry:

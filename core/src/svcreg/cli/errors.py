@@ -54,14 +54,14 @@ class PluginCommandError(FailedError):
     """A command of another distribution is broken."""
 
 
-class _OneLine(logging.Formatter):
-    """Writes a log record as an error is written."""
+class _OneLine(logging.Handler):
+    """Prints a log record as an error is printed, wherever standard error goes at that time."""
 
-    def format(self, record: logging.LogRecord) -> str:
-        line = f"{record.levelname.lower()}: {one_line(record.getMessage())}"
+    def emit(self, record: logging.LogRecord) -> None:
         if record.exc_info and sys.flags.dev_mode:
-            line += f"\n{self.formatException(record.exc_info)}"
-        return line
+            traceback.print_exception(*record.exc_info)
+        # Not click.echo: it would write past a live view, which stands in for sys.stderr.
+        print(f"{record.levelname.lower()}: {one_line(record.getMessage())}", file=sys.stderr)
 
 
 def configure_logging() -> None:
@@ -69,9 +69,7 @@ def configure_logging() -> None:
 
     A command that asks once reports what it failed of, and that alone.
     """
-    handler = logging.StreamHandler()
-    handler.setFormatter(_OneLine())
-    logging.basicConfig(level=logging.ERROR, handlers=[handler])
+    logging.basicConfig(level=logging.ERROR, handlers=[_OneLine()])
 
 
 def show_warnings() -> None:

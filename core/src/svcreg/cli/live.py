@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from rich.console import Group, RenderableType
@@ -42,11 +43,12 @@ class LiveView:
     """The nodes seen so far, with the last change of each.
 
     `apply` is called by the thread that reads events, `render` by the one that refreshes.
+    `staleness` returns for how many seconds the registry has been away, None when it is not.
     """
 
-    def __init__(self, title: str, *, height: int) -> None:
+    def __init__(self, title: str, staleness: Callable[[], float | None]) -> None:
         self._title = title
-        self._height = height
+        self._staleness = staleness
         self._rows: dict[tuple[str, str], _Row] = {}
         self._lock = threading.Lock()
 
@@ -72,20 +74,26 @@ class LiveView:
             rows = sorted(self._rows.items())
         here = [name for (name, _), row in rows if row.action != "delete"]
         counts = f"{_count(len(here), 'node')} of {_count(len(set(here)), 'service')}"
-        title = Text.assemble(
-            (clean(self._title), "bold"), "  ", (counts, "cyan"), ("  Ctrl-C ends", "dim")
-        )
+        title = Text.assemble((clean(self._title), "bold"), "  ", (counts, "cyan"))
+        age = self._staleness()
+        if age is None:
+            title.append("  Ctrl-C ends", "dim")
+        else:
+            title.append(f"  the registry is away; this is what it said {_age(age)} ago", "red")
         if not rows:
             return Group(title, "", Text("nothing is registered; waiting", "dim"))
         body = table(("SERVICE", "VERSION", "NODE", "ADDRESS", "METADATA", "STATE"), ())
-        room = max(1, self._height - _FRAME_LINES)
+        room = max(1, console().height - _FRAME_LINES)
+        total = len(rows)
+        if total > room:  # those that left make room first
+            rows = [item for item in rows if item[1].action != "delete"]
         for (name, node_id), row in rows[:room]:
             age = now - row.since
             state = f"{_WORDS[row.action]} {_age(age)}"
             cells = (name, row.version or "-", node_id, row.node.address)
             style = _STYLES[row.action] if age < _FRESH or row.action == "delete" else ""
             add_row(body, (*cells, format_metadata(row.node.metadata), state), style)
-        left_out = len(rows) - room
+        left_out = total - min(len(rows), room)
         more = Text(
             f"and {left_out} more; a higher window shows them" if left_out > 0 else "", "dim"
         )
@@ -94,7 +102,12 @@ class LiveView:
 
 def show_live(registry: svcreg.Registry, name: str | None, *, title: str) -> None:
     """Show what is there and follow every change until interrupted; the last view stays."""
-    view = LiveView(title, height=console().height)
+
+    def staleness() -> float | None:
+        feeds = registry.status().feeds
+        return next((feed.age for feed in feeds if feed.stale and feed.name == name), None)
+
+    view = LiveView(title, staleness)
     with (
         registry.watch(name) as events,
         Live(get_renderable=view.render, console=console(), refresh_per_second=_REFRESHES) as live,
