@@ -159,6 +159,22 @@ def check_service(service: Service, *, nodes_required: bool = True) -> Service:
     Raises:
         InvalidServiceError: Some field is not what a registry can hold; says which field and why.
     """
+    check_read_header(service)
+    where = f"service {service.name!r}"
+    if nodes_required and not service.nodes:
+        raise InvalidServiceError(f"{where} has no nodes; give it at least one Node(id, address)")
+    seen: set[str] = set()
+    for node in service.nodes:
+        check_read_node(node, service.name)
+        if node.id in seen:
+            raise InvalidServiceError(f"{where}: node id {node.id!r} occurs twice")
+        seen.add(node.id)
+        _check_address(node.address, f"{where}: node {node.id!r}")
+    return service
+
+
+def check_read_header(service: Service) -> None:
+    """Check everything of a service but its nodes, as `check_service` does."""
     if not isinstance(service, Service):
         raise InvalidServiceError(f"expected a svcreg.Service, not {type(service).__name__}")
     check_name(service.name)
@@ -175,28 +191,21 @@ def check_service(service: Service, *, nodes_required: bool = True) -> Service:
         for part in ("request", "response"):
             if (schema := getattr(endpoint, part)) is not None:
                 _check_schema(schema, f"{where}: {part} of endpoint {endpoint.name!r}")
-    if nodes_required and not service.nodes:
-        raise InvalidServiceError(f"{where} has no nodes; give it at least one Node(id, address)")
-    seen: set[str] = set()
-    for node in service.nodes:
-        if not isinstance(node, Node):
-            raise InvalidServiceError(
-                f"{where}: nodes must hold svcreg.Node, not {type(node).__name__}"
-            )
-        check_name(node.id, f"{where}: node id")
-        if node.id in seen:
-            raise InvalidServiceError(f"{where}: node id {node.id!r} occurs twice")
-        seen.add(node.id)
-        _check_address(node.address, f"{where}: node {node.id!r}")
-        _check_metadata(node.metadata, f"{where}: node {node.id!r}")
-    return service
+
+
+def check_read_node(node: Node, service: str) -> None:
+    """Check a node that somebody else registered, whose address may be of another kind."""
+    where = f"service {service!r}"
+    if not isinstance(node, Node):
+        raise InvalidServiceError(
+            f"{where}: nodes must hold svcreg.Node, not {type(node).__name__}"
+        )
+    check_name(node.id, f"{where}: node id")
+    _check_text(node.address, f"{where}: node {node.id!r}: address")
+    _check_metadata(node.metadata, f"{where}: node {node.id!r}")
 
 
 def _check_address(address: str, where: str) -> None:
-    if not isinstance(address, str):
-        raise InvalidServiceError(
-            f"{where}: address must be a string, not {type(address).__name__}"
-        )
     host, port = split_address(address)
     if not 1 <= port <= 65535:
         raise InvalidServiceError(

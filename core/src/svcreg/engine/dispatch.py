@@ -15,6 +15,7 @@ import pluggy
 
 from svcreg.config import Config
 from svcreg.engine.loop import start_thread
+from svcreg.engine.sieve import Sieve
 from svcreg.errors import (
     BackendLoadError,
     RegistryError,
@@ -64,6 +65,7 @@ class Dispatcher:
         self.is_exiting = False
         self._is_used = False
         self._opening: asyncio.Task[None] | None = None
+        self._sieve = Sieve(config.backend)
         self._slots = asyncio.Semaphore(BLOCKING_CALLS)
         self._stragglers: set[asyncio.Future[Any]] = set()
 
@@ -89,11 +91,11 @@ class Dispatcher:
 
     async def get(self, name: str) -> Sequence[Service]:
         """Read every node of one service."""
-        return tuple(await self._call("get", name, name=name) or ())
+        return self._sieve.services(await self._call("get", name, name=name) or (), name)
 
-    async def list(self) -> Sequence[str]:
-        """Read the names of all services."""
-        return tuple(await self._call("list", None) or ())
+    async def list(self) -> tuple[str, ...]:
+        """Read the names of all services, sorted."""
+        return self._sieve.names(await self._call("list", None) or ())
 
     async def watch(self, name: str | None) -> AsyncGenerator[Snapshot | Delta, None]:
         """Yield what changes until the connection is lost, which raises.
@@ -114,7 +116,7 @@ class Dispatcher:
             with self._translated("watch", name):
                 async for item in items:
                     self.is_connected = True
-                    yield item
+                    yield self._sieve.item(item, name)
         except Exception as caught:
             error = caught
             raise

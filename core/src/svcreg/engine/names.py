@@ -58,7 +58,7 @@ class Names:
         asked_at = time.monotonic()
         self._asked_at = asked_at
         try:
-            self._names = tuple(sorted(await self._dispatch.list()))
+            self._names = await self._dispatch.list()
             self._error = None
         except SvcregError as error:
             self._error = error
