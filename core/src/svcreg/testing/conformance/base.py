@@ -123,9 +123,12 @@ class World:
         self._opened.append(client)
         return client
 
-    def spawn(self, service: Service, mode: Literal["hold", "fork"] = "hold") -> Owner:
+    def spawn(
+        self, service: Service, mode: Literal["hold", "fork"] = "hold", ttl: float | None = None
+    ) -> Owner:
         """Register from a process of its own, with the suite's TTL; return once it is listed."""
-        owner = Owner(self.url, self.face, service, self.suite.ttl, mode, self._environment)
+        ttl = self.suite.ttl if ttl is None else ttl
+        owner = Owner(self.url, self.face, service, ttl, mode, self._environment)
         self._owners.append(owner)
         owner.wait_for("registered", self.settle + 10)  # an interpreter must start first
         return owner

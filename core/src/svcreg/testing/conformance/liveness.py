@@ -53,7 +53,7 @@ class Liveness(Base):
     @needs("cross-process")
     def test_process_that_ends_withdraws_its_node(self, world: World) -> None:
         name, there = world.name(), world.open()
-        owner = world.spawn(one(name, "node"))
+        owner = world.spawn(one(name, "node"), ttl=60)
         world.shows(there, name, [one(name, "node")])
         owner.leave()
         world.shows(there, name, [])
@@ -111,7 +111,7 @@ class Liveness(Base):
     @needs("cross-process")
     def test_end_of_a_forked_child_withdraws_nothing_of_its_parent(self, world: World) -> None:
         name, there = world.name(), world.open()
-        owner = world.spawn(one(name, "node"), "fork")
+        owner = world.spawn(one(name, "node"), "fork", ttl=60)
         watching = there.watch(name)
         world.eventually(lambda: watching.seen("node") == ["create"])
         owner.wait_for("child-used")
