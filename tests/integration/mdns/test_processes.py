@@ -202,6 +202,7 @@ def test_hundreds_of_nodes_are_all_found(start: StartProgram) -> None:
     began = time.monotonic()
     owner.call("register", service=given, ttl=30)
     registered = time.monotonic()
-    (found,) = start().call("get", name=name)
-    assert len(found["nodes"]) == len(nodes)
-    print(f"200 nodes registered in {registered - began:.2f} s, read cold by another process")
+    reader = start()
+    reader.call("list")  # the first question; on a busy machine some answers may come after it
+    eventually(lambda: len(node_ids(reader.call("get", name=name))) == len(nodes))
+    print(f"200 nodes registered in {registered - began:.2f} s, all read by another process")

@@ -36,8 +36,13 @@ answers may take another 20 to 120 ms (RFC 6762 sections 5.2 and 6)."""
 SWEEP_QUIET_SECONDS = 0.1
 """The first question is over when nothing new has come for this long ..."""
 
-SWEEP_MAX_SECONDS = 0.6
+SWEEP_MAX_SECONDS = 1.0
 """... and in any case after this, so that a busy link cannot hold up the first read."""
+
+SWEEP_STEP_SECONDS = 0.02
+
+GOODBYE_SECONDS = 0.3
+"""zeroconf sends a goodbye at 0, 125 and 250 ms."""
 
 ASK_SECONDS = 0.7
 """How long one instance is asked for: zeroconf sends the question at 0 and at 220 to 320 ms."""
@@ -68,6 +73,7 @@ class Link:
         self._zeroconf: AsyncZeroconf | None = None
         self._browser: AsyncServiceBrowser | None = None
         self._tasks: set[asyncio.Future[Any]] = set()
+        self._goodbyes: set[asyncio.Future[Any]] = set()
 
     @property
     def interface_names(self) -> str:
@@ -95,7 +101,9 @@ class Link:
         self._zeroconf.zeroconf.async_add_listener(self._listener, None)
 
     async def close(self) -> None:
-        """Send goodbyes for everything announced and release the sockets; 0.3 s at most."""
+        """Send goodbyes for everything announced and release the sockets; 0.6 s at most."""
+        if self._goodbyes:  # each is sent three times, as any packet may be lost
+            await asyncio.wait(self._goodbyes, timeout=GOODBYE_SECONDS)
         for task in list(self._tasks):
             task.cancel()
         if self._browser is not None:
@@ -141,7 +149,9 @@ class Link:
 
     async def withdraw(self, info: ServiceInfo) -> None:
         """Stop answering for a node and say goodbye; the first packet is out on return."""
-        await self._start(await self._running.async_unregister_service(info))
+        task = await self._start(await self._running.async_unregister_service(info))
+        self._goodbyes.add(task)
+        task.add_done_callback(self._goodbyes.discard)
 
     async def yield_to_other(self, info: ServiceInfo) -> None:
         """Stop answering for a node without a goodbye, which somebody else now announces."""
@@ -189,13 +199,12 @@ class Link:
                 handlers=[_ignore],
                 question_type=DNSQuestionType.QU,
             )
-            while True:
+            while loop.time() < begin + SWEEP_MAX_SECONDS:
+                # In small steps: a process that was not given the CPU finds answers waiting.
+                await asyncio.sleep(SWEEP_STEP_SECONDS)
                 now = loop.time()
-                wait = max(begin + SWEEP_MIN_SECONDS, last + SWEEP_QUIET_SECONDS) - now
-                wait = min(wait, begin + SWEEP_MAX_SECONDS - now)
-                if wait <= 0:
+                if now > begin + SWEEP_MIN_SECONDS and now > last + SWEEP_QUIET_SECONDS:
                     return
-                await asyncio.sleep(wait)
         finally:
             await asking.async_close()
 
