@@ -31,11 +31,11 @@ from svcreg.plugins import build_backend, load_factory, load_observers
 OWN_WRITE_PATIENCE = 0.5
 """Seconds that a write waits to show in what this registry already watches."""
 
-EXIT_TIMEOUT = 3.0
-"""Seconds that the interpreter's exit waits for withdrawals, in all."""
+EXIT_TIMEOUT = 2.0
+"""Seconds that the interpreter's exit waits for withdrawals, of all registries together."""
 
-CLOSE_GRACE = 1.0
-"""Seconds that closing may take beyond the configured timeout, for the backend to let go."""
+CLOSE_GRACE = 0.5
+"""Seconds that closing may take beyond its timeout, for the backend to let go."""
 
 T = TypeVar("T")
 
