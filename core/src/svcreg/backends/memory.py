@@ -7,11 +7,11 @@ import itertools
 import os
 import threading
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 
 import msgspec
 
-from svcreg.backends.records import Key, group, split
+from svcreg.backends.records import Key, by_name, group, split
 from svcreg.backends.watcher import Watcher
 from svcreg.config import Config
 from svcreg.errors import ConfigError
@@ -51,9 +51,9 @@ class MemoryBackend:
 
     @hookimpl
     async def svcreg_deregister(self, service: Service) -> None:
-        for key, _ in split(service):
-            self._store.remove(key, self._owner if key in self._mine else None)
-            self._mine.discard(key)
+        keys = [key for key, _ in split(service)]
+        self._store.remove([(key, self._owner if key in self._mine else None) for key in keys])
+        self._mine.difference_update(keys)
 
     @hookimpl
     async def svcreg_renew(self, services: Sequence[Service], ttl: float) -> Sequence[Service]:
@@ -87,12 +87,12 @@ class _Entry:
     """A record that is listed until `expires`; `due` is where the queue of deadlines has it."""
 
     __slots__ = ("due", "expires", "key", "owner", "record")
+    record: Service
+    owner: object
+    expires: float
 
-    def __init__(self, key: Key, record: Service, owner: object) -> None:
+    def __init__(self, key: Key) -> None:
         self.key = key
-        self.record = record
-        self.owner = owner
-        self.expires = 0.0
         self.due: float | None = None
 
 
@@ -109,21 +109,20 @@ class _Store:
         self._ticket = itertools.count()
 
     def put(self, service: Service, ttl: float, owner: object) -> None:
+        changes: dict[Key, Service | None] = {}
         with self._lock:
             self._expire()
-            for (name, node_id), record in split(service):
-                nodes = self._entries.setdefault(name, {})
-                entry = nodes.get(node_id)
-                is_new = entry is None
-                if entry is None:
-                    entry = _Entry((name, node_id), record, owner)
+            for key, record in split(service):
+                nodes = self._entries.setdefault(service.name, {})
+                entry = nodes.get(key[1])
+                if entry is None or entry.record != record:
+                    changes[key] = record
+                    # The dict's order is that of the last changes.
+                    nodes[key[1]] = entry = nodes.pop(key[1], None) or _Entry(key)
+                    entry.record = record
                 entry.owner = owner
                 self._extend(entry, ttl)
-                if is_new or entry.record != record:
-                    entry.record = record
-                    nodes.pop(node_id, None)  # the dict's order is that of the last changes
-                    nodes[node_id] = entry
-                    self._publish(entry.key, record)
+            self._publish(changes)
 
     def renew(self, service: Service, ttl: float, owner: object) -> bool:
         """Extend the nodes that are still the owner's; tell whether all nodes are there."""
@@ -136,12 +135,15 @@ class _Store:
                     self._extend(entry, ttl)
             return None not in found
 
-    def remove(self, key: Key, owner: object | None) -> None:
-        """Remove a node, unless an owner is given and it is another's; unknown is success."""
+    def remove(self, keys: Iterable[tuple[Key, object | None]]) -> None:
+        """Remove nodes, each only from its owner where one is given; unknown is success."""
+        dropped = []
         with self._lock:
-            entry = self._entries.get(key[0], {}).get(key[1])
-            if entry is not None and owner in (None, entry.owner):
-                self._drop(entry)
+            for (name, node_id), owner in keys:
+                entry = self._entries.get(name, {}).get(node_id)
+                if entry is not None and owner in (None, entry.owner):
+                    dropped.append(self._drop(entry))
+            self._publish(dict.fromkeys(dropped))
 
     def records(self, name: str | None) -> list[Service]:
         with self._lock:
@@ -188,6 +190,7 @@ class _Store:
         """Drop what is past its TTL, and leave the true next deadline at the front."""
         now = time.monotonic()
         queue = self._deadlines
+        dropped = []
         while queue:
             due, _, entry = queue[0]
             if entry.due != due:
@@ -196,26 +199,27 @@ class _Store:
                 entry.due = entry.expires
                 heapq.heapreplace(queue, (entry.due, next(self._ticket), entry))
             elif due <= now:
-                self._drop(entry)
+                dropped.append(self._drop(entry))
             else:
-                return
+                break
+        self._publish(dict.fromkeys(dropped))
 
-    def _drop(self, entry: _Entry) -> None:
+    def _drop(self, entry: _Entry) -> Key:
         name, node_id = entry.key
         entry.due = None
         nodes = self._entries[name]
         del nodes[node_id]
         if not nodes:
             del self._entries[name]
-        self._publish(entry.key, None)
+        return entry.key
 
-    def _publish(self, key: Key, record: Service | None) -> None:
-        for name in (key[0], None):
+    def _publish(self, changes: Mapping[Key, Service | None]) -> None:
+        for name, part in by_name(changes).items():
             for watcher in tuple(self._watchers.get(name, ())):
                 if watcher.is_abandoned:
                     self._forget(watcher)
                 else:
-                    watcher.change(key, record)
+                    watcher.change(part)
 
     def _forget(self, watcher: Watcher) -> None:
         watchers = self._watchers.get(watcher.name, set())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from operator import attrgetter
 
 from svcreg.model import Node, Service
@@ -35,6 +35,17 @@ def group(records: Iterable[Service]) -> tuple[Service, ...]:
         newest[version].with_nodes(tuple(sorted(nodes[version], key=_by_id)))
         for version in sorted(newest)
     )
+
+
+def by_name(
+    changes: Mapping[Key, Service | None],
+) -> dict[str | None, dict[Key, Service | None]]:
+    """Return changes as who watches a service is to be told, and under None all of them."""
+    parts: dict[str | None, dict[Key, Service | None]] = {}
+    for key, record in changes.items():
+        for name in (key[0], None):
+            parts.setdefault(name, {})[key] = record
+    return parts
 
 
 def only_ids(keys: Iterable[Key]) -> tuple[Service, ...]:

@@ -8,6 +8,7 @@ import sqlite3
 import threading
 import time
 import weakref
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -33,6 +34,10 @@ FOLDER_LOCK_RETRY = 0.01
 """Seconds between attempts while another process makes the file, which takes it about as long."""
 
 
+Identity = tuple[int, int]
+"""Device and inode of a file."""
+
+
 class RegistryFile:
     """A registry file and one connection to it, opened on first use.
 
@@ -43,8 +48,8 @@ class RegistryFile:
 
     def __init__(self, path: Path, timeout: float) -> None:
         self.path = path
-        self.identity: tuple[int, int] | None = None
-        """Device and inode of the file that the last call used."""
+        self.identity: Identity | None = None
+        """Which file the last call used; after `version` or inside a transaction, which it is."""
         self._timeout = timeout
         self._lock = threading.Lock()
         self._connection: sqlite3.Connection | None = None
@@ -101,7 +106,7 @@ class RegistryFile:
     def _connected(self) -> Iterator[sqlite3.Connection]:
         with self._lock:
             if self._is_closed:
-                raise RegistryClosedError(f"{self.path} was used after it had been closed")
+                raise RegistryClosedError(f"sqlite: the registry {self.path} has been closed")
             try:
                 if self._connection is not None and _identify(self.path) != self.identity:
                     self._disconnect()
@@ -114,27 +119,31 @@ class RegistryFile:
                 raise explained from error
 
     def _connect(self) -> sqlite3.Connection:
-        self.identity = _prepare(self.path, self._timeout)
-        self._connection = connection = _open(self.path, self._timeout)
+        with _opening:
+            self.identity = _prepare(self.path, self._timeout)
+            self._connection = connection = _open(self.path, self._timeout)
+            _in_use[self.identity] += 1
         self._connections += 1
         connection.execute("PRAGMA synchronous = NORMAL")  # only checkpoints wait for the disk
-        nodes = Nodes(connection)
-        if nodes.has_rows_of_earlier_boots():
-            nodes.remove_rows_of_earlier_boots()
+        if Nodes(connection).has_rows_of_earlier_boots():
+            connection.execute("BEGIN IMMEDIATE")
+            Nodes(connection).remove_rows_of_earlier_boots()
+            connection.execute("COMMIT")
         return connection
 
     def _disconnect(self) -> None:
         if self._connection is not None:
             connection, self._connection = self._connection, None
             connection.close()
+            assert self.identity is not None  # noqa: S101 - set with the connection
+            with _opening:
+                _in_use[self.identity] -= 1
 
 
 def explain(error: sqlite3.Error | OSError, path: Path, timeout: float) -> SvcregError:
     """Return the error that tells the user of a registry file what is wrong with it."""
     if isinstance(error, PermissionError):
-        return PermissionDeniedError(
-            f"sqlite: {path} may not be read and written: {error.strerror}"
-        )
+        return PermissionDeniedError(_rights_needed(path, error))
     if isinstance(error, (IsADirectoryError, NotADirectoryError, FileExistsError)):
         return ConfigError(f"sqlite: {path} cannot be a file: {error.strerror}; name another one")
     if isinstance(error, OSError):
@@ -151,9 +160,7 @@ def explain(error: sqlite3.Error | OSError, path: Path, timeout: float) -> Svcre
         # Out of file descriptors, or just removed: that passes, unlike missing rights.
         code == sqlite3.SQLITE_CANTOPEN and not _may_be_written(path)
     ):
-        return PermissionDeniedError(
-            f"sqlite: {path} and its folder must be readable and writable by this user: {error}"
-        )
+        return PermissionDeniedError(_rights_needed(path, error))
     if code == sqlite3.SQLITE_NOTADB:
         return ConfigError(f"sqlite: {path} is not a registry; name another file")
     if code == sqlite3.SQLITE_CORRUPT:
@@ -163,13 +170,17 @@ def explain(error: sqlite3.Error | OSError, path: Path, timeout: float) -> Svcre
     return RegistryUnavailableError(f"sqlite: {path} cannot be used now: {error}")
 
 
+def _rights_needed(path: Path, error: Exception) -> str:
+    return f"sqlite: {path} and its folder must be readable and writable by this user: {error}"
+
+
 def _may_be_written(path: Path) -> bool:
     return all(
         os.access(place, os.R_OK | os.W_OK) for place in (path, path.parent) if place.exists()
     )
 
 
-def _identify(path: Path) -> tuple[int, int] | None:
+def _identify(path: Path) -> Identity | None:
     try:
         found = path.stat()
     except FileNotFoundError:
@@ -177,17 +188,17 @@ def _identify(path: Path) -> tuple[int, int] | None:
     return found.st_dev, found.st_ino
 
 
-def _prepare(path: Path, timeout: float) -> tuple[int, int]:
+def _prepare(path: Path, timeout: float) -> Identity:
     """Make the file where there is none; return its identity once it is known to be a registry."""
-    while True:
-        try:
-            with path.open("rb") as file:
-                _check_header(file.read(HEADER_BYTES), path)
-                found = os.fstat(file.fileno())
-                return found.st_dev, found.st_ino
-        except FileNotFoundError:
-            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            _create(path, timeout)
+    while (identity := _identify(path)) is None:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _create(path, timeout)
+    # Closing a file ends every lock of this process on it, SQLite's own included, so one in use is
+    # not looked at again: https://www.sqlite.org/howtocorrupt.html section 2.2
+    if not _in_use[identity]:
+        with path.open("rb") as file:
+            _check_header(file.read(HEADER_BYTES), path)
+    return identity
 
 
 def _check_header(header: bytes, path: Path) -> None:
@@ -260,6 +271,10 @@ def _open(path: Path, timeout: float) -> sqlite3.Connection:
         uri=True,
     )
 
+
+_opening = threading.Lock()  # taken inside a file's own lock
+_in_use: Counter[Identity] = Counter()
+"""Connections of this process per file; behind `_opening`."""
 
 _files: weakref.WeakSet[RegistryFile] = weakref.WeakSet()
 _files_lock = threading.Lock()

@@ -26,8 +26,8 @@ from svcreg.model import Service, check_name, check_service
 CHANGES_KEPT = 10_000
 """Changes that a reader may fall behind before it has to read everything anew."""
 
-ROUNDING = 0.001
-"""Seconds by which a deadline may seem to exceed its TTL, because floating point rounds."""
+SLACK = 1.0
+"""Seconds that a deadline may exceed its TTL by: floats round, and a live node must not vanish."""
 
 SCHEMA = """
 CREATE TABLE node (
@@ -56,18 +56,20 @@ CREATE TRIGGER node_removed AFTER DELETE ON node
 Row = tuple[str, str, object]
 """Service name, node id and encoded record as they are in the file; None where there is none."""
 
-_LIVE = "expires > :now AND expires <= :now + ttl + :rounding"
+_LIVE = "expires > :now AND expires <= :now + ttl + :slack"
 
 _log = logging.getLogger("svcreg.sqlite")
 
 
 class Nodes:
-    """One transaction's view of the tables; `now` is when it began."""
+    """One transaction's view of the tables; `now` is not before the last write that it shows."""
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
+        # A transaction's view is that of its first statement, not of its BEGIN.
+        connection.execute("SELECT 1 FROM node LIMIT 1").fetchone()
         self.now = time.monotonic()
-        self._at = {"now": self.now, "rounding": ROUNDING}
+        self._at = {"now": self.now, "slack": SLACK}
 
     def rows(self, name: str | None) -> list[Row]:
         """Return the rows of a service, or with None of all, the last changed last."""
@@ -162,14 +164,12 @@ class Nodes:
 
     def has_rows_of_earlier_boots(self) -> bool:
         """Tell whether there are nodes of before this machine started."""
-        query = "SELECT 1 FROM node WHERE expires > :now + ttl + :rounding LIMIT 1"
+        query = "SELECT 1 FROM node WHERE expires > :now + ttl + :slack LIMIT 1"
         return self._connection.execute(query, self._at).fetchone() is not None
 
     def remove_rows_of_earlier_boots(self) -> None:
         """Remove them, or each would come back for a TTL when the clock gets to its deadline."""
-        self._connection.execute(
-            "DELETE FROM node WHERE expires > :now + ttl + :rounding", self._at
-        )
+        self._connection.execute("DELETE FROM node WHERE expires > :now + ttl + :slack", self._at)
 
     def _purge(self) -> None:
         self._connection.execute("DELETE FROM node WHERE expires <= ?", (self.now,))

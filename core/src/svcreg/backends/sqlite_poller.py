@@ -8,11 +8,11 @@ import time
 from collections import defaultdict
 from pathlib import Path
 
-from svcreg.backends.records import Key
+from svcreg.backends.records import Key, by_name
 from svcreg.backends.sqlite_file import RegistryFile
 from svcreg.backends.sqlite_nodes import Nodes, RecordReader
 from svcreg.backends.watcher import Watcher
-from svcreg.errors import RegistryUnavailableError, SvcregError
+from svcreg.errors import RegistryClosedError, RegistryUnavailableError, SvcregError
 from svcreg.model import Service
 
 POLL_INTERVAL = 0.025
@@ -34,12 +34,15 @@ class Poller:
         self._wake = threading.Event()
         self._thread: threading.Thread | None = None
         self._is_running = False
+        self._is_closed = False
         self._watchers: set[Watcher] = set()
         self._joining: set[Watcher] = set()
 
     def add(self, watcher: Watcher) -> None:
         """Tell a watcher everything that is there, and then every change."""
         with self._lock:
+            if self._is_closed:
+                raise self._closed_error()
             self._joining.add(watcher)
             if not self._is_running:
                 self._is_running = True
@@ -57,31 +60,41 @@ class Poller:
         self._wake.set()
 
     def close(self) -> None:
-        """Forget all watchers and wait for the thread to end."""
+        """End all watches, and wait for the thread to end."""
         with self._lock:
-            self._watchers.clear()
-            self._joining.clear()
-            thread = self._thread
+            self._is_closed = True
+        self._fail(self._closed_error())
         self._wake.set()
-        if thread is not None:
-            thread.join(self._timeout)
+        if self._thread is not None:
+            self._thread.join(self._timeout)
+
+    def _closed_error(self) -> RegistryClosedError:
+        return RegistryClosedError(f"sqlite: the registry {self._path} has been closed")
 
     def _run(self) -> None:
-        file = RegistryFile(self._path, self._timeout)
-        try:
-            changes = _Changes(file, self._reader)
-            while (watchers := self._next_round()) is not None:
-                changes.tell(*watchers)
-                self._wake.wait(POLL_INTERVAL)
-                self._wake.clear()
-        except SvcregError as error:
-            self._fail(error)
-        except Exception as error:
-            failure = RegistryUnavailableError(f"sqlite: watching {self._path} failed: {error!r}")
-            failure.__cause__ = error
-            self._fail(failure)
-        finally:
-            file.close()
+        is_needed = True
+        while is_needed:
+            file = RegistryFile(self._path, self._timeout)
+            try:
+                self._follow(file)
+                is_needed = False
+            except SvcregError as error:
+                self._fail(error)
+            except Exception as error:
+                message = f"sqlite: watching {self._path} failed: {error!r}"
+                failure = RegistryUnavailableError(message)
+                failure.__cause__ = error
+                self._fail(failure)
+            finally:
+                file.close()
+
+    def _follow(self, file: RegistryFile) -> None:
+        """Tell watchers what changes in the file, until there are none."""
+        changes = _Changes(file, self._reader)
+        while (watchers := self._next_round()) is not None:
+            changes.tell(*watchers)
+            self._wake.wait(POLL_INTERVAL)
+            self._wake.clear()
 
     def _next_round(self) -> tuple[list[Watcher], list[Watcher]] | None:
         """Return the watchers of before and those that have just come; None when there are none."""
@@ -101,7 +114,6 @@ class Poller:
             watchers = self._watchers | self._joining
             self._watchers.clear()
             self._joining.clear()
-            self._is_running = False
         for watcher in watchers:
             watcher.fail(error)
 
@@ -121,17 +133,14 @@ class _Changes:
     def tell(self, known: list[Watcher], new: list[Watcher]) -> None:
         """Tell known watchers what has changed since last time, and new ones everything."""
         version = self._file.version()
-        if self._identity not in (None, self._file.identity):
-            raise RegistryUnavailableError(f"sqlite: {self._file.path} was removed or replaced")
-        self._identity = self._file.identity
+        self._check_identity()
         if not new and version == self._version and time.monotonic() < self._next_deadline:
             return
         with self._file.reading() as nodes:
+            self._check_identity()
             first, last = nodes.change_range()
-            if (
-                not first - 1 <= self._last_change <= last
-            ):  # too far behind, or an older file's copy
-                known, new = [], [*known, *new]
+            if not first - 1 <= self._last_change <= last:
+                known, new = [], [*known, *new]  # too far behind, so what was missed is unknown
             if known:
                 self._tell_changes(nodes, known)
             for watcher in new:
@@ -141,6 +150,12 @@ class _Changes:
             self._last_change = last
             self._last_look = nodes.now
         self._version = version
+
+    def _check_identity(self) -> None:
+        """Raise when this is no longer the file that was read before."""
+        if self._identity not in (None, self._file.identity):
+            raise RegistryUnavailableError(f"sqlite: {self._file.path} was removed or replaced")
+        self._identity = self._file.identity
 
     def _tell_changes(self, nodes: Nodes, watchers: list[Watcher]) -> None:
         interested: dict[str | None, list[Watcher]] = defaultdict(list)
@@ -152,6 +167,6 @@ class _Changes:
                 key = row[0], row[1]
                 found.pop(key, None)
                 found[key] = self._reader.read_one(row)
-        for key, record in found.items():
-            for watcher in (*interested.get(key[0], ()), *interested.get(None, ())):
-                watcher.change(key, record)
+        for name, part in by_name(found).items():
+            for watcher in interested.get(name, ()):
+                watcher.change(part)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import copy
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from svcreg.backends.records import Key, group, only_ids
 from svcreg.hookspecs import Delta, Snapshot
@@ -40,11 +40,12 @@ class Watcher:
             self._changes.clear()
         self.wake()
 
-    def change(self, key: Key, record: Service | None) -> None:
-        """Tell that a node has a new record, or with None that it is gone."""
+    def change(self, changes: Mapping[Key, Service | None]) -> None:
+        """Tell in one item that nodes have new records, or with None that they are gone."""
         with self._lock:
-            self._changes.pop(key, None)  # the dict's order is that of the last changes
-            self._changes[key] = record
+            for key, record in changes.items():
+                self._changes.pop(key, None)  # the dict's order is that of the last changes
+                self._changes[key] = record
         self.wake()
 
     def fail(self, error: Exception) -> None:
