@@ -50,7 +50,7 @@ class Records(Base):
             "2",
             {"owner": "team \u00e4", "": "empty"},
             endpoints,
-            (Node(name, "h.example:1"),),
+            (Node(name, "10.0.0.5:1"),),
         )
         world.open().register(service)
         world.shows(world.open(), name, [service])
