@@ -16,7 +16,8 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 PROJECTS = {"svcreg": ROOT / "core"} | {
-    f"svcreg-{path.name}": path for path in sorted((ROOT / "plugins").iterdir()) if path.is_dir()
+    f"svcreg-{path.parent.name}": path.parent
+    for path in sorted(ROOT.glob("plugins/*/pyproject.toml"))
 }
 
 # One worker builds them all: the fixture is dear and its result is shared.

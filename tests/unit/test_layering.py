@@ -22,6 +22,7 @@ ROWS = (
     "svcreg.plugins",
     "svcreg.backends",
     "svcreg.engine.loop",
+    "svcreg.engine.sieve",
     "svcreg.engine.dispatch",
     "svcreg.engine.backoff",
     "svcreg.engine.advertise",
