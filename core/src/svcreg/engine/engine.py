@@ -128,6 +128,7 @@ class Engine:
                     self.loop.call(self._close(limit), timeout=limit + CLOSE_GRACE)
         finally:
             self.loop.stop()
+            _in_use.discard(self)
 
     async def aclose(self) -> None:
         """As `close`, without blocking the caller's loop."""
@@ -283,6 +284,7 @@ class Engine:
                 if self._is_inherited:
                     self._build()
                     self._is_inherited = False
+        _in_use.add(self)
         return self.loop
 
     def _begin_close(self) -> bool:
@@ -309,6 +311,8 @@ class Engine:
 
 
 _engines: weakref.WeakSet[Engine] = weakref.WeakSet()
+_in_use: set[Engine] = set()
+"""Held until closed: what a program has registered and then lost sight of is withdrawn at exit."""
 _abandoned: list[dict[str, Any]] = []
 
 
