@@ -38,6 +38,13 @@ def mark(svcreg: Svcreg) -> Iterator[str]:
         wait_until(lambda: not processes(value), "the processes of the demo end", 5)
 
 
+def nodes_left(svcreg: Svcreg) -> list[str]:
+    """Return the ids of all nodes that are registered."""
+    with library.open(svcreg.env["MICRO_REGISTRY"]) as registry:
+        services = [service for name in registry.list() for service in registry.get(name)]
+    return [node.id for service in services for node in service.nodes]
+
+
 def assert_story(output: str) -> None:
     lines = output.splitlines()
     assert [line[0] for line in lines if line[:2] in {f"{n}." for n in range(9)}] == list("12345")
@@ -73,18 +80,20 @@ def test_interrupted_demo_leaves_nothing_behind(
     svcreg: Svcreg, mark: str, number: signal.Signals
 ) -> None:
     running = svcreg.start("demo")
-    running.wait_for(lambda line: line.startswith("2."))
-    assert len(processes(mark)) >= 4 or not Path("/proc/self/environ").exists()
+    running.wait_for(lambda line: "stays listed" in line)  # and that takes seconds
+    assert len(processes(mark)) == 3 or not Path("/proc/self/environ").exists()
     assert running.stop(number) == 130
-    assert "Traceback" not in running.errors()
+    assert running.errors().strip() == ""
     assert processes(mark) == []
-    assert svcreg.json("list") == []
+    assert nodes_left(svcreg) in (["greeter-2"], []), (
+        "only the killed one may be left, until its TTL runs out"
+    )
 
 
 @pytest.mark.usefixtures("mark")
 def test_killed_demo_takes_its_programs_along(svcreg: Svcreg) -> None:
     running = svcreg.start("demo")
-    running.wait_for(lambda line: line.startswith("2."))
+    running.wait_for(lambda line: "stays listed" in line)
     running.process.kill()
     running.wait()
 

@@ -77,6 +77,8 @@ def _fail(name: str, problem: str) -> Callable[[], None]:
 @click.group(
     cls=Commands,
     invoke_without_command=True,
+    epilog="Exit codes: 0 ok, 1 failed, 2 usage, 3 not found, 4 registry unreachable, "
+    "5 permission denied.",
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
 @common_options

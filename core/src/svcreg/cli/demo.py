@@ -53,8 +53,8 @@ def open_registry(settings: Settings) -> svcreg.Registry:
     try:
         return settings.open()
     except svcreg.BackendNotFoundError as error:
-        raise click.UsageError(
-            f"{error}, or play it without: svcreg demo --registry sqlite"
+        raise svcreg.ConfigError(
+            f"{error}. Or play it without: svcreg demo --registry sqlite"
         ) from None
 
 

@@ -24,8 +24,8 @@ TTL = 3.0
 _PATIENCE = 12.0
 """Seconds after which something that should have happened counts as not happening."""
 
-_GOODBYE = 3.0
-"""Seconds that a program is given to withdraw itself before it is killed."""
+_GOODBYE = 8.0
+"""Seconds that a program is given to withdraw itself; closing a registry that is away takes 7."""
 
 _PACE = 0.2
 """Seconds between lines on a terminal, so that eyes can follow."""
