@@ -316,6 +316,8 @@ class Registration(RegistrationView):
     ) -> None:
         """Change the record in place; what is left out stays. The node is never unlisted meanwhile.
 
+        Unless the registration is active, the new record is only kept, and listed with it.
+
         Args:
             metadata: Replaces the metadata of every node.
             version: The service's version.

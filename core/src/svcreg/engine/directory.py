@@ -97,7 +97,7 @@ class Known:
         self._restored_at: float | None = None
         self._empty_grace = empty_grace
         self._clock = clock
-        self._changed: list[asyncio.Future[None]] = []
+        self._changed: set[asyncio.Future[None]] = set()
 
     def apply(self, item: Snapshot | Delta) -> None:
         """Take in what the source said, and tell the subscribers what changed."""
@@ -149,8 +149,11 @@ class Known:
         """Return once the visible records meet a condition, or the source is lost."""
         while not is_met(self._visible) and self.stale_since is None:
             changed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-            self._changed.append(changed)
-            await changed
+            self._changed.add(changed)
+            try:
+                await changed
+            finally:
+                self._changed.discard(changed)
 
     def close(self, error: Exception | None = None) -> None:
         """End every subscription, with an error or without."""
@@ -188,8 +191,7 @@ class Known:
                 self.services = group(self._visible.values())
             for subscription in self.subscriptions:
                 subscription.publish(events)
-            changed, self._changed = self._changed, []
-            for future in changed:
+            for future in self._changed:
                 if not future.done():
                     future.set_result(None)
 

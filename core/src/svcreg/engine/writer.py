@@ -79,6 +79,8 @@ class Writer:
                 [entry], self._dispatch.register(entry.service, entry.ttl, timeout=limit)
             )
         except SvcregError as error:
+            if entry.state == "pending" and entry.error is None:
+                _log.warning("registration of %r not acknowledged: %s", entry.service.name, error)
             entry.error = error
             raise
         self.acknowledge(entry, started)
