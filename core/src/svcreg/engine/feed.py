@@ -8,10 +8,11 @@ import copy
 import logging
 import random
 import time
+from collections.abc import Mapping
 
 from svcreg.config import Config
 from svcreg.engine.backoff import Backoff
-from svcreg.engine.directory import Directory, Known, records_of
+from svcreg.engine.directory import Directory, Key, Known, Record, records_of
 from svcreg.engine.dispatch import Dispatcher
 from svcreg.errors import (
     RegistryTimeoutError,
@@ -19,7 +20,7 @@ from svcreg.errors import (
     SvcregError,
 )
 from svcreg.hookspecs import Delta, Snapshot
-from svcreg.model import Service
+from svcreg.model import Node, Service
 
 RECONCILE_PERIOD = 60.0
 """Seconds of silence, give or take 20 %, after which a watch is compared with a plain read."""
@@ -164,7 +165,7 @@ class Feed:
         for _ in range(2):
             heard_at = known.fresh_at
             read = records_of(await self._dispatch.get(known.name))
-            if read == known.truth or known.fresh_at != heard_at:
+            if _nodes(read) == _nodes(known.truth) or known.fresh_at != heard_at:
                 known.fresh_at = time.monotonic()
                 return
             await asyncio.sleep(SECOND_LOOK)
@@ -228,6 +229,11 @@ class Feeds:
                     del self._feeds[name]
                     self._directory.remove(name)
                     await feed.stop()
+
+
+def _nodes(records: Mapping[Key, Record]) -> dict[Key, tuple[str, Node]]:
+    """Return what a plain read and a watch must agree on: a read has one header per version."""
+    return {key: (record.header.version, record.node) for key, record in records.items()}
 
 
 def _jittered(seconds: float) -> float:
