@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import pkgutil
 import subprocess
 import sys
 from typing import Any
 
 import pytest
+
+import svcreg
 
 FORBIDDEN = {"asyncio", "click", "rich", "sqlite3", "zeroconf", "grpclib", "aiohttp", "pytest"}
 
@@ -43,7 +46,7 @@ def test_import_loads_no_plugin_no_cli_library_and_no_asyncio(probe: Any) -> Non
 
 def test_import_loads_neither_backends_nor_the_command_line(probe: Any) -> None:
     loaded = probe["modules"]
-    assert not [n for n in loaded if n.startswith(("svcreg.backends", "svcreg.cli"))]
+    assert not [n for n in loaded if n.startswith(("svcreg.builtin", "svcreg.cli"))]
 
 
 def test_import_starts_no_thread(probe: Any) -> None:
@@ -68,6 +71,8 @@ print([key for key in read if key.startswith(("MICRO_", "ETCD_", "CONSUL_"))])
     assert run_fresh(code).strip() == "[]"
 
 
-def test_backends_stays_a_function_after_the_package_of_that_name_is_loaded() -> None:
-    code = "import svcreg, svcreg.backends.memory; print('memory' in svcreg.backends())"
-    assert run_fresh(code).strip() == "True"
+
+def test_no_module_takes_the_name_of_something_exported() -> None:
+    """Importing `svcreg.x` binds `x` in the package, over a function of that name."""
+    modules = {module.name for module in pkgutil.iter_modules(svcreg.__path__)}
+    assert modules & set(svcreg.__all__) == {"aio"}

@@ -20,7 +20,7 @@ ROWS = (
     "svcreg.codec",
     "svcreg.config",
     "svcreg.plugins",
-    "svcreg.backends",
+    "svcreg.builtin",
     "svcreg.engine.loop",
     "svcreg.engine.sieve",
     "svcreg.engine.dispatch",
@@ -123,7 +123,7 @@ def test_plugin_uses_only_public_modules_of_core(name: str, path: Path) -> None:
 
 
 def test_command_line_reaches_registries_through_the_public_api() -> None:
-    private = ("svcreg.engine", "svcreg.backends", "svcreg.plugins")
+    private = ("svcreg.engine", "svcreg.builtin", "svcreg.plugins")
     wrong = [
         f"{name}:{line} {used}"
         for name, path in CORE_MODULES.items()

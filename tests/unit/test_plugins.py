@@ -65,7 +65,7 @@ def test_built_in_backends_are_installed() -> None:
     found = backends()
     assert {"memory", "sqlite"} <= set(found)
     assert found["memory"].distribution == "svcreg"
-    assert found["memory"].entry_point == "svcreg.backends.memory:MemoryBackend"
+    assert found["memory"].entry_point == "svcreg.builtin.memory:MemoryBackend"
     assert list(found) == sorted(found)
 
 

@@ -8,8 +8,8 @@ import time
 
 import pytest
 
-from svcreg.backends import memory
-from tests.unit.backends.support import Hooks, asynchronous, eventually, ids, service
+from svcreg.builtin import memory
+from tests.unit.builtin.support import Hooks, asynchronous, eventually, ids, service
 
 
 @pytest.fixture

@@ -21,9 +21,9 @@ from typing import Any
 
 import pytest
 
-from svcreg.backends import sqlite_nodes, sqlite_poller
-from svcreg.backends.sqlite import SqliteBackend
-from svcreg.backends.sqlite_file import RegistryFile
+from svcreg.builtin import sqlite_nodes, sqlite_poller
+from svcreg.builtin.sqlite import SqliteBackend
+from svcreg.builtin.sqlite_file import RegistryFile
 from svcreg.codec import encode_service
 from svcreg.config import load_config
 from svcreg.errors import (
@@ -34,7 +34,7 @@ from svcreg.errors import (
     RegistryUnavailableError,
 )
 from svcreg.model import Node, Service
-from tests.unit.backends.support import Hooks, asynchronous, eventually, ids, service
+from tests.unit.builtin.support import Hooks, asynchronous, eventually, ids, service
 
 Open = Callable[[], Hooks]
 
@@ -265,7 +265,7 @@ def test_full_disk_is_an_outage_that_passes(tmp_path: Path) -> None:
     program = f"""
 import asyncio, resource
 from svcreg.errors import RegistryUnavailableError
-from tests.unit.backends.support import Hooks, ids, service
+from tests.unit.builtin.support import Hooks, ids, service
 hooks = Hooks("sqlite://{tmp_path}/registry.db")
 asyncio.run(hooks.register(service("greeter", "a")))
 unlimited = resource.getrlimit(resource.RLIMIT_FSIZE)

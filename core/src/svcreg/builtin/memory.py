@@ -11,8 +11,8 @@ from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 
 import msgspec
 
-from svcreg.backends.records import Key, by_name, group, split
-from svcreg.backends.watcher import Watcher
+from svcreg.builtin.records import Key, by_name, group, split
+from svcreg.builtin.watcher import Watcher
 from svcreg.config import Config
 from svcreg.errors import ConfigError
 from svcreg.hookspecs import Delta, Snapshot, hookimpl

@@ -1,6 +1,6 @@
 """A process with one sqlite backend, told by lines on its standard input what to do.
 
-Run as `python -m tests.unit.backends.process URL`; answers every line with `ok ...` or `error ...`.
+Run as `python -m tests.unit.builtin.process URL`; answers every line with `ok ...` or `error ...`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pathlib import Path
 from types import TracebackType
 
 from svcreg.errors import SvcregError
-from tests.unit.backends.support import Hooks, ids, service
+from tests.unit.builtin.support import Hooks, ids, service
 
 ROOT = Path(__file__).resolve().parents[3]
 

@@ -14,7 +14,7 @@ from svcreg.errors import ConfigError
 from svcreg.hookspecs import CAPABILITIES, Delta, Snapshot
 from svcreg.model import Endpoint, Node, Service, Value
 from svcreg.plugins import build_backend
-from tests.unit.backends.support import (
+from tests.unit.builtin.support import (
     CLASSES,
     PATIENCE,
     Hooks,

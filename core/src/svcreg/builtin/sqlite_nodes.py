@@ -18,7 +18,7 @@ import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from svcreg.backends.records import Key, split
+from svcreg.builtin.records import Key, split
 from svcreg.codec import decode_service, encode_service
 from svcreg.errors import ProtocolError, SvcregError
 from svcreg.model import Service, check_name, check_service

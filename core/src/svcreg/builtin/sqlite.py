@@ -9,11 +9,11 @@ from pathlib import Path
 
 import msgspec
 
-from svcreg.backends.records import Key, group, split
-from svcreg.backends.sqlite_file import RegistryFile
-from svcreg.backends.sqlite_nodes import RecordReader
-from svcreg.backends.sqlite_poller import Poller
-from svcreg.backends.watcher import Watcher
+from svcreg.builtin.records import Key, group, split
+from svcreg.builtin.sqlite_file import RegistryFile
+from svcreg.builtin.sqlite_nodes import RecordReader
+from svcreg.builtin.sqlite_poller import Poller
+from svcreg.builtin.watcher import Watcher
 from svcreg.config import Config
 from svcreg.errors import ConfigError
 from svcreg.hookspecs import Delta, Snapshot, hookimpl

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
-from svcreg.backends.sqlite_nodes import SCHEMA, Nodes
+from svcreg.builtin.sqlite_nodes import SCHEMA, Nodes
 from svcreg.errors import (
     ConfigError,
     PermissionDeniedError,

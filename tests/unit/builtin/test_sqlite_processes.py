@@ -16,8 +16,8 @@ from pathlib import Path
 import pytest
 
 from svcreg.hookspecs import Delta
-from tests.unit.backends.process import ROOT, Process, processes
-from tests.unit.backends.support import Hooks, asynchronous, ids, service
+from tests.unit.builtin.process import ROOT, Process, processes
+from tests.unit.builtin.support import Hooks, asynchronous, ids, service
 
 Open = Callable[[], Hooks]
 
@@ -171,7 +171,7 @@ async def test_watches_of_several_processes_agree_in_the_end(
 FORKS = """
 import asyncio, os, sys, threading
 from pathlib import Path
-from tests.unit.backends.support import Hooks, ids, service
+from tests.unit.builtin.support import Hooks, ids, service
 
 path = Path(sys.argv[1])
 url = f"sqlite://{path}"

@@ -7,7 +7,7 @@ import copy
 import threading
 from collections.abc import Iterable, Mapping
 
-from svcreg.backends.records import Key, group, only_ids
+from svcreg.builtin.records import Key, group, only_ids
 from svcreg.hookspecs import Delta, Snapshot
 from svcreg.model import Service
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.unit.backends.support import Hooks
+from tests.unit.builtin.support import Hooks
 
 Open = Callable[[], Hooks]
 

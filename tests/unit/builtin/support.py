@@ -10,8 +10,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Seque
 from contextlib import asynccontextmanager
 from typing import Any, ParamSpec
 
-from svcreg.backends.memory import MemoryBackend
-from svcreg.backends.sqlite import SqliteBackend
+from svcreg.builtin.memory import MemoryBackend
+from svcreg.builtin.sqlite import SqliteBackend
 from svcreg.config import load_config
 from svcreg.hookspecs import Delta, Snapshot
 from svcreg.model import Node, Service

@@ -8,10 +8,10 @@ import time
 from collections import defaultdict
 from pathlib import Path
 
-from svcreg.backends.records import Key, by_name
-from svcreg.backends.sqlite_file import RegistryFile
-from svcreg.backends.sqlite_nodes import Nodes, RecordReader
-from svcreg.backends.watcher import Watcher
+from svcreg.builtin.records import Key, by_name
+from svcreg.builtin.sqlite_file import RegistryFile
+from svcreg.builtin.sqlite_nodes import Nodes, RecordReader
+from svcreg.builtin.watcher import Watcher
 from svcreg.errors import RegistryClosedError, RegistryUnavailableError, SvcregError
 from svcreg.model import Service
 
