@@ -140,8 +140,9 @@ class Nodes:
         """Remove nodes, each only from its owner where one is given; unknown is success."""
         self._purge()
         self._connection.executemany(
-            "DELETE FROM node WHERE service = ?1 AND id = ?2 AND (?3 IS NULL OR owner = ?3)",
-            [(name, node_id, owner) for (name, node_id), owner in keys],
+            "DELETE FROM node "
+            "WHERE service = :name AND id = :id AND (:owner IS NULL OR owner = :owner)",
+            [{"name": key[0], "id": key[1], "owner": owner} for key, owner in keys],
         )
         self._forget_old_changes()
 
