@@ -1,0 +1,215 @@
+"""What this process has registered: under which service ID, with which agents, and as what.
+
+Consul cannot compare owners in one step, so looking at who holds an ID and writing it are two
+requests, a millisecond apart, to the agent itself. Loop only.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import Coroutine, Iterable, Sequence
+from typing import Any, TypeVar
+
+from svcreg import Node, Service
+from svcreg.errors import PermissionDeniedError, RegistryError
+from svcreg_consul.calls import Call
+from svcreg_consul.client import Client
+from svcreg_consul.options import Address, Options
+from svcreg_consul.reader import Reader
+from svcreg_consul.records import (
+    OWNER_KEY,
+    Registration,
+    check_id,
+    encode,
+    may_be_plain,
+    qualified_id,
+)
+
+WRITES_AT_ONCE = 16
+"""Requests that write, under way at once; more only queue up in the agent."""
+
+COMPARED_AT_ONCE = 64
+"""Registrations compared with the agent's record at each renewal, in turn."""
+
+Key = tuple[str, str]
+"""Service name and node id."""
+
+T = TypeVar("T")
+
+
+class _Held:
+    """One node of ours: what was written last, and the agents that may have it."""
+
+    def __init__(self, registration: Registration, home: Address) -> None:
+        self.registration = registration
+        self.homes = {home}
+
+
+class Registrations:
+    """Writes nodes through the agents' own API, which is where Consul wants them."""
+
+    def __init__(self, client: Client, reader: Reader, options: Options) -> None:
+        self._client = client
+        self._reader = reader
+        self._options = options
+        self._owner = uuid.uuid4().hex
+        self._held: dict[Key, _Held] = {}
+        self._compare_from = 0
+        self._slots = asyncio.Semaphore(WRITES_AT_ONCE)
+
+    async def register(self, service: Service, ttl: float) -> None:
+        """Create or replace every node of a service.
+
+        Raises:
+            RegistryError: One of them was not acknowledged.
+        """
+        call = Call("register", service.name)
+        await _all(self._register(call, service, node, ttl) for node in service.nodes)
+
+    async def renew(self, services: Sequence[Service]) -> list[Service]:
+        """Extend the TTL of every node; return the services of which a node is not known any more.
+
+        Raises:
+            RegistryError: The agent could not be asked.
+        """
+        keys = [(service, node) for service in services for node in service.nodes]
+        start = self._compare_from % max(len(keys), 1)
+        compared = {*range(start, start + COMPARED_AT_ONCE)}
+        compared |= {place - len(keys) for place in compared}
+        self._compare_from = start + COMPARED_AT_ONCE
+        well = await _all(
+            self._renew(service, node, compare=place in compared)
+            for place, (service, node) in enumerate(keys)
+        )
+        lost = {
+            id(service) for (service, _), is_well in zip(keys, well, strict=True) if not is_well
+        }
+        return [service for service in services if id(service) in lost]
+
+    async def deregister(self, service: Service) -> None:
+        """Withdraw every node of a service; an unknown one is success.
+
+        Raises:
+            RegistryError: One of them was not acknowledged.
+        """
+        call = Call("deregister", service.name)
+        await _all(self._deregister(call, service.name, node.id) for node in service.nodes)
+
+    async def _register(self, call: Call, service: Service, node: Node, ttl: float) -> None:
+        key = (service.name, node.id)
+        async with self._slots:
+            held = self._held.get(key)
+            service_id = await self._choose_id(call, key, held)
+            registration = encode(service, node, service_id, ttl, self._owner, self._options)
+            home = await self._client.register(call, registration)
+            if held is None or held.registration.id != service_id:
+                self._held[key] = held = _Held(registration, home)
+            held.registration = registration
+            held.homes.add(home)
+            if self._options.check == "ttl":
+                # An agent restores the status that a check of this id had: it may be critical.
+                await self._client.pass_check(call, check_id(service_id), home)
+            for former in held.homes - {home}:
+                await self._leave(call, held, former)
+
+    async def _choose_id(self, call: Call, key: Key, held: _Held | None) -> str:
+        """Return the node id as service ID, unless another service of the agent has it."""
+        name, node_id = key
+        if held is not None and held.registration.id != node_id:
+            return held.registration.id
+        if may_be_plain(node_id):
+            shown = await self._client.shown(call, node_id)
+            if shown is None or shown.get("Service") == name:
+                return node_id
+        return qualified_id(name, node_id)
+
+    async def _leave(self, call: Call, held: _Held, former: Address) -> None:
+        """Withdraw from an agent that was used while another could not be reached."""
+        try:
+            await self._client.deregister(call, held.registration.id, former)
+        except RegistryError:
+            return  # it is still away; the TTL does it, and closing tries again
+        held.homes.discard(former)
+
+    async def _renew(self, service: Service, node: Node, *, compare: bool) -> bool:
+        call = Call("renew", service.name)
+        held = self._held.get((service.name, node.id))
+        if held is None:
+            return False
+        registration = held.registration
+        async with self._slots:
+            try:
+                if compare or self._options.check != "ttl":
+                    shown = await self._client.shown(call, registration.id)
+                    if shown is None or not shown:
+                        return False
+                    if not registration.is_shown_by(shown):
+                        other = (shown.get("Meta") or {}).get(OWNER_KEY, self._owner)
+                        # Somebody else's registration is well; what a hand has changed is not.
+                        return shown.get("Service") == service.name and other != self._owner
+                if self._options.check != "ttl":
+                    return True
+                return await self._client.pass_check(call, check_id(registration.id))
+            except PermissionDeniedError:
+                return False  # registering anew says so, for this one alone
+
+    async def _deregister(self, call: Call, name: str, node_id: str) -> None:
+        async with self._slots:
+            held = self._held.get((name, node_id))
+            if held is not None:
+                await self._deregister_ours(call, held)
+                self._held.pop((name, node_id), None)
+            else:
+                await self._deregister_anybodys(call, name, node_id)
+
+    async def _deregister_ours(self, call: Call, held: _Held) -> None:
+        failure: RegistryError | None = None
+        for home in held.homes:
+            try:
+                shown = await self._client.shown(call, held.registration.id, home)
+                if shown is None:
+                    continue
+                owner = (shown.get("Meta") or {}).get(OWNER_KEY, self._owner)
+                if owner == self._owner and shown.get("Service", call.service) == call.service:
+                    await self._client.deregister(call, held.registration.id, home)
+            except RegistryError as error:
+                failure = error
+        if failure is not None:
+            raise failure
+
+    async def _deregister_anybodys(self, call: Call, name: str, node_id: str) -> None:
+        ids = {qualified_id(name, node_id)}
+        if not may_be_plain(node_id):
+            ids.add(node_id)
+        shown = await self._client.shown(call, node_id)
+        if shown is not None and shown.get("Service") == name:
+            ids.add(node_id)
+        for service_id in ids:
+            await self._client.deregister(call, service_id)
+        reply = await self._client.entries(call, name)
+        sighting = (await self._reader.read(name, reply.body)).get(node_id)
+        if sighting is not None and sighting.service_id not in ids:
+            await self._client.deregister_elsewhere(call, sighting.consul_node, sighting.service_id)
+
+
+async def _all(works: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
+    """Run coroutines, a bounded number at once; return their results in order.
+
+    The first failure ends the others. They are made as their turn comes, so none is left over.
+    """
+    results: dict[int, T] = {}
+    queue = enumerate(works)
+
+    async def work() -> None:
+        for place, one in queue:
+            results[place] = await one
+
+    workers = [asyncio.create_task(work()) for _ in range(WRITES_AT_ONCE)]
+    try:
+        await asyncio.gather(*workers)
+    finally:
+        for worker in workers:
+            worker.cancel()
+        await asyncio.gather(*workers, return_exceptions=True)
+    return [results[place] for place in sorted(results)]
