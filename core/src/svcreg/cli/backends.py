@@ -37,13 +37,7 @@ def command(settings: Settings) -> None:
     JSON is an array of objects.
     """
     selected, reason = settings.config().backend, selection_reason(settings)
-    found = [
-        describe(
-            *(name, info.distribution, info.version, info.entry_point),
-            reason=reason if name == selected else None,
-        )
-        for name, info in svcreg.backends().items()
-    ]
+    found = [describe(name, reason if name == selected else None) for name in svcreg.backends()]
     if settings.is_json:
         write_json(msgspec.json.encode(found))
     else:
@@ -62,21 +56,20 @@ def selection_reason(settings: Settings) -> str:
     return "MICRO_REGISTRY" if os.environ.get("MICRO_REGISTRY") else "default"
 
 
-def describe(
-    name: str, distribution: str, version: str, entry_point: str, *, reason: str | None
-) -> Backend:
+def describe(name: str, reason: str | None) -> Backend:
     """Return what is known of an installed backend, importing it; `reason` is why it is chosen."""
+    info = svcreg.backends()[name]
     factory: Any = None
     error = None
     try:
-        factory = EntryPoint(name, entry_point, "svcreg.backends").load()
+        factory = EntryPoint(name, info.entry_point, "svcreg.backends").load()
     except (Exception, SystemExit) as problem:
         error = f"{type(problem).__name__}: {problem}"
     return Backend(
         name,
-        distribution,
-        version,
-        entry_point,
+        info.distribution,
+        info.version,
+        info.entry_point,
         default_address=getattr(factory, "default_address", None),
         capabilities=sorted(getattr(factory, "capabilities", ())),
         error=error,
