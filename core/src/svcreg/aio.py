@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from types import TracebackType
 from typing import Any, Self, TypeVar
 
 from svcreg import health
@@ -33,7 +33,21 @@ def open(
     )
 
 
-class AsyncRegistry:
+class AsyncClosing(ABC):
+    """Closes at the end of an `async with` block."""
+
+    @abstractmethod
+    async def aclose(self) -> None:
+        """Let go. Safe to repeat."""
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *exception: object) -> None:
+        await self.aclose()
+
+
+class AsyncRegistry(AsyncClosing):
     """Registration and discovery for asyncio code; to be used from any number of event loops.
 
     All I/O runs on a private loop in a thread of its own, so a busy application loop delays
@@ -155,19 +169,8 @@ class AsyncRegistry:
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self._engine.config.backend}>"
 
-    async def __aenter__(self) -> Self:
-        return self
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        await self.aclose()
-
-
-class AsyncRegistration(RegistrationView):
+class AsyncRegistration(RegistrationView, AsyncClosing):
     """Our promise to keep nodes listed, until it is closed. An asynchronous context manager."""
 
     async def update(
@@ -197,19 +200,8 @@ class AsyncRegistration(RegistrationView):
             except RegistryClosedError:
                 pass  # closing the registry has withdrawn it
 
-    async def __aenter__(self) -> Self:
-        return self
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        await self.aclose()
-
-
-class AsyncWatch:
+class AsyncWatch(AsyncClosing):
     """An asynchronous iterator over events, to be closed; for one task.
 
     Cancelling a wait for an event loses none.
@@ -254,14 +246,6 @@ class AsyncWatch:
     async def __aenter__(self) -> Self:
         await self._subscribed()
         return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        await self.aclose()
 
 
 async def _close(subscription: Subscription) -> None:

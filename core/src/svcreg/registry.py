@@ -5,9 +5,10 @@ from __future__ import annotations
 import signal
 import sys
 import time
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from types import FrameType, TracebackType
+from types import FrameType
 from typing import Any, Self, TypeVar
 
 from msgspec.structs import replace
@@ -52,7 +53,21 @@ def open(
     return Registry(Engine(load_config(backend, address=address, timeout=timeout, options=options)))
 
 
-class Registry:
+class Closing(ABC):
+    """Closes at the end of a `with` block."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Let go. Safe to repeat."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+
+class Registry(Closing):
     """Registration and discovery for blocking code. Any thread may use it; see `open`."""
 
     def __init__(self, engine: Engine) -> None:
@@ -239,17 +254,6 @@ class Registry:
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self._engine.config.backend}>"
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
-
 
 class RegistrationView:
     """What there is to see of a registration, in either face; from memory, in any thread."""
@@ -302,7 +306,7 @@ class RegistrationView:
         )
 
 
-class Registration(RegistrationView):
+class Registration(RegistrationView, Closing):
     """Our promise to keep nodes listed, until it is closed. A context manager."""
 
     def update(
@@ -347,19 +351,8 @@ class Registration(RegistrationView):
             except RegistryClosedError:
                 pass  # closing the registry has withdrawn it
 
-    def __enter__(self) -> Self:
-        return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
-
-
-class Watch:
+class Watch(Closing):
     """An iterator over events, to be closed; ends when its registry is closed. For one thread."""
 
     def __init__(self, engine: Engine, subscription: Subscription) -> None:
@@ -389,17 +382,6 @@ class Watch:
             self._engine.call(_close(self._subscription))
         except RegistryClosedError:
             pass  # closing the registry has ended it
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 async def _close(subscription: Subscription) -> None:
