@@ -45,7 +45,8 @@ class LoopThread:
             RegistryClosedError: The loop has been stopped.
         """
         try:
-            return asyncio.run_coroutine_threadsafe(work, self._ensure_started())
+            with self._lock:  # so that what is submitted is known to the loop before it is stopped
+                return asyncio.run_coroutine_threadsafe(work, self._ensure_started())
         except BaseException:
             work.close()
             raise
@@ -110,17 +111,16 @@ class LoopThread:
         os.close(null)
 
     def _ensure_started(self) -> asyncio.AbstractEventLoop:
-        with self._lock:
-            if self._is_stopped:
-                raise RegistryClosedError("the registry is closed")
-            if self._loop is None:
-                self._selector = selectors.DefaultSelector()
-                self._loop = asyncio.SelectorEventLoop(self._selector)
-                self._thread = threading.Thread(
-                    target=self._run, args=(self._loop,), name=self._name, daemon=True
-                )
-                self._thread.start()
-            return self._loop
+        if self._is_stopped:
+            raise RegistryClosedError("the registry is closed")
+        if self._loop is None:
+            self._selector = selectors.DefaultSelector()
+            self._loop = asyncio.SelectorEventLoop(self._selector)
+            self._thread = threading.Thread(
+                target=self._run, args=(self._loop,), name=self._name, daemon=True
+            )
+            self._thread.start()
+        return self._loop
 
     @staticmethod
     def _run(loop: asyncio.AbstractEventLoop) -> None:
