@@ -229,8 +229,8 @@ def test_unreachable_server_resets_the_client() -> None:
         closed.bind(("127.0.0.1", 0))  # bound and not listening: nothing answers here
         with (
             FaultProxy(f"127.0.0.1:{closed.getsockname()[1]}") as proxy,
-            connected(proxy) as client,
             pytest.raises(ConnectionResetError),
+            connected(proxy) as client,
         ):
             client.recv(1)
 

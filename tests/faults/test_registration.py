@@ -120,6 +120,17 @@ def test_row_07_late_renewal_does_not_resurrect(world: World, seconds: float) ->
     stays(lambda: not world.faults.ids() or time.monotonic() - closed < 1.5 + seconds, 3.0)
 
 
+def test_row_07_closing_waits_for_the_renewal_under_way(world: World) -> None:
+    registration = world.open().register(one("greeter"), ttl=3.0, interval=0.6)
+    operation = "renew" if world.has_renew else "register"
+    world.faults.delay(0.3, operation)
+    asked = world.faults.count(operation)
+    eventually(lambda: world.faults.count(operation) > asked)
+    registration.close()
+    assert not world.faults.ids()
+    stays(lambda: not world.faults.ids(), 0.5)
+
+
 def test_row_07_late_first_registration_does_not_appear_after_all(world: World) -> None:
     registry = world.open(timeout=0.2)
     world.faults.delay(0.6, "register")

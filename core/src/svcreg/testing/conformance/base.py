@@ -14,7 +14,7 @@ from svcreg.config import load_config
 from svcreg.hookspecs import CAPABILITIES
 from svcreg.model import NAME_LIMIT, Node, Service
 from svcreg.plugins import build_backend, load_factory
-from svcreg.testing.conformance.faces import AsyncioClient, BlockingClient, Client
+from svcreg.testing.conformance.faces import AsyncioClient, BlockingClient, Client, Watching
 from svcreg.testing.conformance.processes import Owner
 
 FACES: dict[str, type[BlockingClient | AsyncioClient]] = {
@@ -165,6 +165,14 @@ class World:
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
             assert condition(), f"no longer holds: {describe(condition)}"
+            time.sleep(POLL)
+
+    def stays_quiet(self, watching: Watching, seconds: float) -> None:
+        """Assert that a watch hears of nothing more."""
+        before = len(watching.events)
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            assert watching.events[before:] == []
             time.sleep(POLL)
 
     def close(self) -> None:

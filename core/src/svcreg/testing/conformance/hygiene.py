@@ -94,6 +94,7 @@ class Hygiene(Base):
             name, client = world.name(), world.open()
             client.register(one(name, "node"), ttl=1.0, interval=0.1)
             client.watch(name)
+            client.watch(world.name())  # where nothing ever happens
             client.get(name)
             client.list()
             client.end()

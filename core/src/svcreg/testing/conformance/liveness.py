@@ -45,9 +45,7 @@ class Liveness(Base):
         successor = one(name, "node", "10.0.0.2:2")
         world.open().register(successor, ttl=self.ttl)
         world.shows(there, name, [successor])
-        settled = len(watching.events)
-        remaining = killed_at + self.ttl + self.grace - time.monotonic()
-        world.stays(lambda: len(watching.events) == settled, remaining)
+        world.stays_quiet(watching, killed_at + self.ttl + self.grace - time.monotonic())
         assert watching.state() == {"node": successor}
 
     @needs("cross-process")

@@ -97,7 +97,7 @@ class Records(Base):
             with pytest.raises(InvalidServiceError):
                 call()
 
-    def test_name_is_no_prefix(self, world: World) -> None:
+    def test_name_is_no_prefix(self, world: World, caplog: pytest.LogCaptureFixture) -> None:
         base = world.name()
         names = [base, f"{base}-b", f"{base}b", f"{base}.b", f"{base}:b", base.upper()]
         here, there = world.open(), world.open()
@@ -108,6 +108,7 @@ class Records(Base):
         world.shows(there, base, [])
         for name in names[1:]:
             world.shows(there, name, [one(name, f"{name}-1")])
+        assert base not in caplog.text  # core had nothing of another name to leave out
 
     def test_many_nodes_of_one_service(self, world: World) -> None:
         name = world.name()
