@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import socket
 import time
+import weakref
 from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
 from typing import Any, NamedTuple
 from urllib.parse import quote, urlencode
@@ -34,6 +35,9 @@ IDLE_SECONDS = 60.0
 
 KEEPALIVE = {"TCP_KEEPIDLE": 15, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 3}
 """Seconds, seconds and probes: a machine that has vanished is noticed within half a minute."""
+
+GOODBYE_TURNS = 10
+"""Turns of the loop that closing waits for sockets to be closed; each takes one or two."""
 
 TRUSTED_BODY = 300
 """Characters of an answer that an error message repeats."""
@@ -227,12 +231,12 @@ class _Agent:
         finally:
             pool.users -= 1
             if pool.is_retired and not pool.users:
-                await pool.session.close()
+                await pool.close()
 
     async def close(self) -> None:
         if self._pool is not None:
             pool, self._pool = self._pool, None
-            await pool.session.close()
+            await pool.close()
 
 
 class _Pool:
@@ -242,6 +246,7 @@ class _Pool:
         self.generation = generation
         self.users = 0
         self.is_retired = False
+        self._sockets: weakref.WeakSet[socket.socket] = weakref.WeakSet()
         connector: aiohttp.BaseConnector
         if address.socket_path is not None:
             connector = aiohttp.UnixConnector(
@@ -253,17 +258,53 @@ class _Pool:
                 limit=0,  # who asks bounds what is under way
                 keepalive_timeout=IDLE_SECONDS,
                 resolver=_Resolver(),
-                socket_factory=_make_socket,
+                socket_factory=self._make_socket,
             )
         self.session = aiohttp.ClientSession(
-            connector=connector, cookie_jar=aiohttp.DummyCookieJar()
+            connector=connector,
+            cookie_jar=aiohttp.DummyCookieJar(),
+            response_class=_Response,
         )
 
     async def retire(self) -> None:
         """Close once nobody uses it."""
         self.is_retired = True
         if not self.users:
-            await self.session.close()
+            await self.close()
+
+    async def close(self) -> None:
+        """Close every connection."""
+        await self.session.close()
+        for _ in range(GOODBYE_TURNS):
+            if not any(one.fileno() >= 0 for one in self._sockets):
+                break
+            await asyncio.sleep(0)
+
+    def _make_socket(self, info: Any) -> socket.socket:
+        family, kind, protocol, _, _ = info
+        made = socket.socket(family, kind, protocol)
+        self._sockets.add(made)
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        for name, value in KEEPALIVE.items():
+            if hasattr(socket, name):
+                made.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
+        return made
+
+
+class _Response(aiohttp.ClientResponse):
+    """Drops the connection of a request that is given up while its answer is awaited.
+
+    Over TLS it would otherwise stay for up to 30 s, waiting for the agent's goodbye, which does not
+    come before the long poll ends.
+    """
+
+    async def start(self, connection: Any) -> aiohttp.ClientResponse:
+        try:
+            return await super().start(connection)
+        except BaseException:
+            if connection.transport is not None:
+                connection.transport.abort()
+            raise
 
 
 class _Resolver(ThreadedResolver):
@@ -287,16 +328,6 @@ class _Resolver(ThreadedResolver):
                 )
                 for kind, _, protocol, _, address in found
             ]
-
-
-def _make_socket(info: Any) -> socket.socket:
-    family, kind, protocol, _, _ = info
-    made = socket.socket(family, kind, protocol)
-    made.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    for name, value in KEEPALIVE.items():
-        if hasattr(socket, name):
-            made.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
-    return made
 
 
 def _failure(call: Call, address: Address, error: Exception, limit: float) -> RegistryError:

@@ -1,0 +1,113 @@
+"""Registries on Consul keep the contract: a plain agent, ACLs, mutual TLS, and a cluster."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from svcreg.testing import BackendConformance
+from svcreg.testing.conformance import hygiene
+from tests.support.consul import (
+    MASTER,
+    Agent,
+    Certificates,
+    Cluster,
+    acl_config,
+    consul,
+    running_agent,
+    running_cluster,
+)
+
+__all__ = ["consul"]  # a fixture
+
+pytestmark = pytest.mark.server("consul")
+
+# The policy of plugins/consul/README.md, for the names that the suite uses.
+RULES = """
+service_prefix "conformance-" { policy = "write" }
+service_prefix "CONFORMANCE-" { policy = "write" }
+service_prefix "" { policy = "read" }
+node_prefix "" { policy = "read" }
+"""
+
+
+@pytest.fixture(scope="module")
+def acl_agent(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Agent]:
+    folder = tmp_path_factory.mktemp("consul-acl")
+    with running_agent(folder, token=MASTER, config=acl_config()) as agent:
+        yield agent
+
+
+@pytest.fixture(scope="module")
+def token(acl_agent: Agent) -> str:
+    return acl_agent.add_token(RULES)
+
+
+@pytest.fixture(scope="module")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
+    return Certificates(tmp_path_factory.mktemp("certificates"))
+
+
+@pytest.fixture(scope="module")
+def tls_agent(
+    certificates: Certificates, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Agent]:
+    with running_agent(
+        tmp_path_factory.mktemp("consul-tls"),
+        context=certificates.context(),
+        config=certificates.config(mutual=True),
+    ) as agent:
+        yield agent
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    with running_cluster(tmp_path_factory.mktemp("consul-cluster")) as cluster:
+        yield cluster
+
+
+class Conformance(BackendConformance):
+    ttl = 1.0
+    grace = 2.0
+
+
+class TestConsul(Conformance):
+    @pytest.fixture
+    def backend_url(self, consul: Agent) -> str:
+        return f"consul://{consul.address}"
+
+
+class TestSharedWatch(Conformance):
+    """Every watch goes over the catalogue, as beyond the bound of long polls."""
+
+    @pytest.fixture
+    def backend_url(self, consul: Agent) -> str:
+        return f"consul://{consul.address}?polls=0"
+
+
+# Each group stays on one worker, which then needs one agent.
+
+
+@pytest.mark.xdist_group("consul-acl")
+class TestConsulWithAcls(Conformance):
+    @pytest.fixture
+    def backend_url(self, acl_agent: Agent, token: str, monkeypatch: pytest.MonkeyPatch) -> str:
+        monkeypatch.setenv("CONSUL_HTTP_TOKEN", token)
+        monkeypatch.setattr(hygiene, "SECRET", token)  # another one would be refused
+        return f"consul://{acl_agent.address}"
+
+
+@pytest.mark.xdist_group("consul-tls")
+class TestConsulOverMutualTls(Conformance):
+    @pytest.fixture
+    def backend_url(self, tls_agent: Agent, certificates: Certificates) -> str:
+        cert, key = certificates.client
+        return f"consul://{tls_agent.address}?ca={certificates.ca}&cert={cert}&key={key}"
+
+
+@pytest.mark.xdist_group("consul-cluster")
+class TestConsulCluster(Conformance):
+    @pytest.fixture
+    def backend_url(self, cluster: Cluster) -> str:
+        return f"consul://{cluster.addresses}"
