@@ -18,9 +18,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import trustme
 
 from tests.support import servers
-from tests.support.servers import Process, eventually, find_program, find_root
+from tests.support.servers import Process, eventually, find_program
 
 # Short timers, so that elections and the least TTL take a fraction of a second.
 TIMERS = ("--heartbeat-interval=20", "--election-timeout=200")
@@ -318,6 +319,47 @@ def wait_for(condition: Callable[[], object], timeout: float = 10.0, what: str =
     return eventually(condition, timeout, what or "the condition")
 
 
+class Certificates:
+    """An authority, and what it signed: PEM files for a server and for clients."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._authority = trustme.CA()
+        self.ca = str(folder / "ca.pem")
+        self._authority.cert_pem.write_to_path(self.ca)
+        self.cert, self.key = self.issue("server", "127.0.0.1", "localhost")
+
+    def issue(
+        self, name: str, *identities: str, common_name: str | None = None
+    ) -> tuple[str, str]:
+        """Sign a certificate; return the paths of it and of its key."""
+        signed = self._authority.issue_cert(*(identities or ("client",)), common_name=common_name)
+        cert, key = str(self._folder / f"{name}.pem"), str(self._folder / f"{name}-key.pem")
+        signed.cert_chain_pems[0].write_to_path(cert)
+        signed.private_key_pem.write_to_path(key)
+        return cert, key
+
+    def context(self, cert: str | None = None, key: str | None = None) -> ssl.SSLContext:
+        """Return what the looks past the code under test need."""
+        context = ssl.create_default_context(cafile=self.ca)
+        if cert is not None:
+            context.load_cert_chain(cert, key)
+        return context
+
+    def options(self, *, mutual: bool) -> list[str]:
+        """Return the options of a server that has such a certificate, or also wants one."""
+        options = [f"--cert-file={self.cert}", f"--key-file={self.key}"]
+        if mutual:
+            options += [f"--trusted-ca-file={self.ca}", "--client-cert-auth"]
+        return options
+
+
+@pytest.fixture(scope="session")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
+    """One authority for all tests of a process."""
+    return Certificates(tmp_path_factory.mktemp("certificates"))
+
+
 @pytest.fixture(scope="session")
 def etcd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Etcd]:
     """One server for all tests of a process; use a prefix of your own."""
@@ -335,4 +377,3 @@ def _b64(raw: bytes) -> str:
     return base64.b64encode(raw).decode()
 
 
-__all__ = ["Etcd", "EtcdCluster", "etcd", "find_root", "prefix", "program", "programs"]

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
+import socket
 import ssl
 import time
 from collections.abc import AsyncIterator, Iterator
@@ -155,7 +157,9 @@ class Client:
         elif isinstance(cause, ssl.SSLError):
             said = f"TLS failed: {cause.reason or cause}"
         elif isinstance(cause, OSError):
-            said = cause.strerror or str(cause)
+            said = os.strerror(cause.errno) if cause.errno else str(cause)
+            if isinstance(cause, socket.gaierror):  # whose numbers are not the system's
+                said = cause.strerror or str(cause)
         else:
             said = "the connection was lost"
             if not self._is_tls and not self._channel.has_heard:
