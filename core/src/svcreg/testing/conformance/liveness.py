@@ -44,7 +44,7 @@ class Liveness(Base):
         killed_at = time.monotonic()
         successor = one(name, "node", "10.0.0.2:2")
         world.open().register(successor, ttl=self.ttl)
-        world.shows(there, name, [successor])
+        world.eventually(lambda: watching.state() == {"node": successor})
         world.stays_quiet(watching, killed_at + self.ttl + self.grace - time.monotonic())
         assert watching.state() == {"node": successor}
 
