@@ -128,6 +128,7 @@ class Known:
         if self.stale_since is None:
             self.stale_since = self._clock()
             self._baseline = frozenset(self._visible)
+            self._wake()
 
     def obey(self) -> None:
         """Let go of what was held back, once its time has come."""
@@ -191,9 +192,12 @@ class Known:
                 self.services = group(self._visible.values())
             for subscription in self.subscriptions:
                 subscription.publish(events)
-            for future in self._changed:
-                if not future.done():
-                    future.set_result(None)
+            self._wake()
+
+    def _wake(self) -> None:
+        for future in self._changed:
+            if not future.done():
+                future.set_result(None)
 
 
 class Subscription:
