@@ -52,10 +52,12 @@ async def advertised(service: Service, registry: str, override: str | None) -> S
 
 def _parse(text: str) -> tuple[str, int]:
     try:
-        return str(ipaddress.ip_address(text.removeprefix("[").removesuffix("]"))), 0
+        host, port = str(ipaddress.ip_address(text.removeprefix("[").removesuffix("]"))), 0
+        is_malformed = False
     except ValueError:
         host, port = split_address(text)
-    if not host or is_wildcard(host) or (":" in text and not 1 <= port <= 65535):
+        is_malformed = ":" in text and not 1 <= port <= 65535
+    if not host or is_wildcard(host) or is_malformed:
         raise ConfigError(
             f"MICRO_ADVERTISE (option advertise) must be a host or host:port, not {text!r}"
         )
