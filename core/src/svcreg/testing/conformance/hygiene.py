@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import logging
 import os
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+import svcreg
 from svcreg import RegistryClosedError
 from svcreg.testing.conformance.base import Base, World, one
 
@@ -86,6 +88,26 @@ class Hygiene(Base):
         assert (held.raw.state, held.raw.error) == ("active", None)
         held.close()
         assert client.status().registrations == ()
+
+    def test_asyncio_face_serves_one_event_loop_after_another(
+        self, registry_url: str, world: World
+    ) -> None:
+        name = world.name()
+        registry = svcreg.aio.open(registry_url)
+
+        async def register() -> None:
+            await registry.register(one(name, "node"))
+            assert len(await registry.get(name)) == 1
+
+        async def read() -> None:
+            assert list(await registry.get(name)) == [one(name, "node")]
+            async with registry.watch(name) as events:
+                assert (await anext(events)).action == "create"
+
+        asyncio.run(register())  # the loop ends, and the registration stays
+        asyncio.run(read())
+        asyncio.run(registry.aclose())
+        world.shows(world.open(), name, [])
 
     def test_nothing_is_left_running_or_open(
         self, world: World, caplog: pytest.LogCaptureFixture

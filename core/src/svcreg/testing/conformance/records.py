@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -233,6 +234,21 @@ class Records(Base):
             world.shows(there, name, [service])
             held.close()
             world.shows(there, name, [])
+
+    def test_many_threads_may_register_and_withdraw_at_once(self, world: World) -> None:
+        name, here, there = world.name(), world.open(), world.open()
+        kept = [one(name, f"kept-{n}") for n in range(5)]
+
+        def work(n: int) -> None:
+            for _ in range(3):
+                here.register(one(name, f"brief-{n}")).close()
+            here.register(kept[n])
+
+        with ThreadPoolExecutor(len(kept)) as pool:
+            list(pool.map(work, range(len(kept))))
+        nodes = [service.nodes[0] for service in kept]
+        world.shows(there, name, [Service(name, nodes=nodes)])
+        world.shows(here, name, [Service(name, nodes=nodes)])
 
     def test_unknown_service_is_empty(self, world: World) -> None:
         client, name = world.open(), world.name()

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 import threading
 import time
 
+import svcreg
 from svcreg import Node, Service
 from svcreg.testing.conformance.base import Base, World, normal, one
 from svcreg.testing.conformance.faces import Client, Held, Watching
@@ -197,6 +199,32 @@ class Watches(Base):
         assert len(slow.events) == 1
         slow.resume()
         world.eventually(lambda: slow.state() == final)
+
+    def test_waits_that_are_cancelled_lose_no_event(self, registry_url: str, world: World) -> None:
+        name, here = world.name(), world.open()
+        if world.face == "blocking":
+            return  # nothing can be cancelled there
+
+        async def collect() -> list[str]:
+            seen: list[str] = []
+            async with svcreg.aio.open(registry_url) as registry, registry.watch(name) as events:
+                writing = asyncio.create_task(asyncio.to_thread(write))
+                async with asyncio.timeout(self.settle * 2):
+                    while len(seen) < ROUNDS:
+                        try:
+                            async with asyncio.timeout(random.uniform(0, 0.005)):
+                                event = await anext(events)
+                        except TimeoutError:
+                            continue
+                        seen.append(event.service.nodes[0].id)
+                await writing
+            return seen
+
+        def write() -> None:
+            for n in range(ROUNDS):
+                here.register(one(name, f"node-{n:02}"))
+
+        assert asyncio.run(collect()) == [f"node-{n:02}" for n in range(ROUNDS)]
 
     def test_closing_a_watch_ends_it_promptly(self, world: World) -> None:
         client, name = world.open(), world.name()
