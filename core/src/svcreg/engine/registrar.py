@@ -238,15 +238,25 @@ class Registrar:
     async def _withdraw_again(
         self, service: Service, ttl: float, pending: asyncio.Task[Any] | None = None
     ) -> None:
-        """Withdraw what a write that was never answered may have listed late."""
+        """Withdraw what a write that was never answered may have listed late.
+
+        Only what looks exactly as we wrote it: a backend does not compare owners twice, and a
+        successor may have come meanwhile.
+        """
         if pending is not None and not pending.done():
             await asyncio.wait({pending}, timeout=ttl)
         await asyncio.sleep(SETTLE_DELAY)
         await self._dispatch.settled(ttl)
-        free = [node for node in service.nodes if (service.name, node.id) not in self._holders]
-        if free:
-            with contextlib.suppress(SvcregError):  # the TTL does it
-                await self._dispatch.deregister(service.with_nodes(free))
+        with contextlib.suppress(SvcregError):  # the TTL does it
+            found = await self._dispatch.get(service.name)
+            listed = {node.id: node for version in found for node in version.nodes}
+            ours = [
+                node
+                for node in service.nodes
+                if listed.get(node.id) == node and (service.name, node.id) not in self._holders
+            ]
+            if ours:
+                await self._dispatch.deregister(service.with_nodes(ours))
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)
