@@ -83,7 +83,8 @@ class Etcd:
         self.scheme = scheme
         self.advertised = f"{scheme}://127.0.0.1:{self.port}"
         self.initial_cluster = f"{name}=http://127.0.0.1:{self.peer_port}"
-        self.token = ""
+        self._token = ""
+        self._login = ("", "")
         self._program = program(version)
         self._options = list(options)
         self._context = context
@@ -138,6 +139,12 @@ class Etcd:
 
     def call(self, path: str, **body: Any) -> Any:
         """Call the server's API; bytes go as base64."""
+        try:
+            return self._http(f"/v3/{path}", body)
+        except urllib.error.HTTPError as error:
+            if not self._token or error.code not in (400, 401):
+                raise
+        self.log_in(*self._login)
         return self._http(f"/v3/{path}", body)
 
     def put(self, key: str, value: str | bytes, lease: int = 0) -> None:
@@ -181,10 +188,10 @@ class Etcd:
         return bool(status.get("leader") == status["header"]["member_id"])
 
     def log_in(self, name: str, password: str) -> None:
-        """Use this user's token from now on; an empty name logs out."""
-        self.token = ""
+        """Be this user from now on, whenever the token expires; an empty name logs out."""
+        self._token, self._login = "", (name, password)
         if name:
-            self.token = self.call("auth/authenticate", name=name, password=password)["token"]
+            self._token = self.call("auth/authenticate", name=name, password=password)["token"]
 
     def add_user(self, name: str, password: str, prefix: str | None = None) -> None:
         """Add a user who may read and write below a prefix; None is the role `root`."""
@@ -211,7 +218,7 @@ class Etcd:
         request = urllib.request.Request(
             f"{self.scheme}://{self.endpoint}{path}",
             None if body is None else json.dumps(body).encode(),
-            {"Authorization": self.token} if self.token else {},
+            {"Authorization": self._token} if self._token else {},
         )
         opener = _opener
         if self._context is not None:

@@ -9,6 +9,7 @@ import os
 import statistics
 import time
 from collections.abc import Callable
+from functools import partial
 
 import pytest
 
@@ -69,7 +70,7 @@ def test_registration_stays_and_watch_misses_nothing_when(
 
             broken, mend = fault(fleet)
             broken_at = time.monotonic()
-            writer = wait_for(lambda broken=broken: quorum(fleet, broken), 15, "a quorum")
+            writer = wait_for(partial(quorum, fleet, broken), 15, "a quorum")
             new = subject.write(writer, 3)
             # One of at least four: the loss of most, right after a failure, core holds back.
             subject.remove(writer, old[:1])
@@ -78,8 +79,7 @@ def test_registration_stays_and_watch_misses_nothing_when(
             subject.await_events(expected)
             delays.append(time.monotonic() - broken_at)
 
-            renewed_at = subject.held.raw.last_renewal
-            wait_for(lambda at=renewed_at: subject.held.raw.last_renewal > at, TTL, "a renewal")
+            wait_for(partial(is_renewed, subject, subject.held.raw.last_renewal), TTL, "a renewal")
             mend()
             wait_for(fleet.other(broken).is_healthy, 10)
             assert subject.record(fleet.cluster.leader()) == before  # same lease, never put again
@@ -92,6 +92,10 @@ def test_registration_stays_and_watch_misses_nothing_when(
         f"{statistics.median(delays):.2f} s (median), {max(delays):.2f} s (worst); "
         f"{len(expected)} nodes, none lost or doubled"
     )
+
+
+def is_renewed(subject: Subject, since: float) -> bool:
+    return bool(subject.held.raw.last_renewal > since)
 
 
 def quorum(fleet: Fleet, broken: int) -> Etcd | None:

@@ -30,6 +30,8 @@ from svcreg_etcd.errors import DEADLINE_EXCEEDED, UNAVAILABLE, RpcError
 WINDOW = 16 * 1024 * 1024
 """Bytes that the server may send ahead: when a lease with 10,000 keys ends, that is one message."""
 
+LOST = "the connection was lost"
+
 Metadata = dict[str, str]
 
 
@@ -147,24 +149,29 @@ class Client:
         if isinstance(error, GRPCError):
             self.heard_at = time.monotonic()
             return RpcError(error.status.name, error.message or "no reason given", self.endpoint)
-        was_sent = self._channel.has_connected
+        was_there = self._channel.has_heard
         if isinstance(error, TimeoutError):
-            return RpcError(DEADLINE_EXCEEDED, silence, self.endpoint, was_sent=was_sent)
+            return RpcError(DEADLINE_EXCEEDED, silence, self.endpoint, was_there=was_there)
         self.is_lost = True
-        cause = self._channel.end_error or error
-        if isinstance(cause, ssl.SSLCertVerificationError):
-            said = f"its certificate is not trusted: {cause.verify_message}; check ca"
-        elif isinstance(cause, ssl.SSLError):
-            said = f"TLS failed: {cause.reason or cause}"
-        elif isinstance(cause, OSError):
-            said = os.strerror(cause.errno) if cause.errno else str(cause)
-            if isinstance(cause, socket.gaierror):  # whose numbers are not the system's
-                said = cause.strerror or str(cause)
-        else:
-            said = "the connection was lost"
-            if not self._is_tls and not self._channel.has_heard:
-                said += " before anything was received; does it want TLS (https:// or ca)?"
-        return RpcError(UNAVAILABLE, said, self.endpoint, was_sent=was_sent)
+        said = _describe(self._channel.end_error or error)
+        if not was_there and said == LOST:
+            said += " before anything was received; "
+            said += "does it use TLS?" if self._is_tls else "does it want TLS (https:// or ca)?"
+        return RpcError(UNAVAILABLE, said, self.endpoint, was_there=was_there)
+
+
+def _describe(error: BaseException) -> str:
+    """Return why a connection failed, as something that can be acted upon."""
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"its certificate is not trusted: {error.verify_message}; check ca"
+    if isinstance(error, ssl.SSLError) and error.reason:
+        return f"TLS failed: {error.reason}"
+    if isinstance(error, socket.gaierror):  # whose numbers are not the system's
+        return error.strerror or str(error)
+    is_cut = isinstance(error, (BrokenPipeError, ConnectionResetError))
+    if isinstance(error, OSError) and error.errno and not is_cut:
+        return os.strerror(error.errno)
+    return LOST
 
 
 class Stream:

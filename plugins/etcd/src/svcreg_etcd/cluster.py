@@ -156,7 +156,7 @@ class Cluster:
                 if not error.is_lost:
                     raise
                 self._note_failure(client, error, asked_at)
-                is_anybody_there = is_anybody_there or error.was_sent
+                is_anybody_there = is_anybody_there or error.was_there
                 if attempt % rounds == 0:
                     if not is_anybody_there:
                         raise

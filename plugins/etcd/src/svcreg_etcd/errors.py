@@ -44,19 +44,19 @@ class RpcError(Exception):
         code: The name of gRPC's status code; `UNAVAILABLE` also where there was no connection.
         message: What the member said, or what happened to the connection.
         endpoint: `host:port` of the member.
-        was_sent: Whether the member may have done it all the same.
+        was_there: Whether the member has ever said anything on this connection.
     """
 
-    def __init__(self, code: str, message: str, endpoint: str, *, was_sent: bool = True) -> None:
+    def __init__(self, code: str, message: str, endpoint: str, *, was_there: bool = True) -> None:
         super().__init__(f"{endpoint}: {message} ({code})")
         self.code = code
         self.message = message
         self.endpoint = endpoint
-        self.was_sent = was_sent
+        self.was_there = was_there
 
     def again(self) -> RpcError:
         """Return the same once more, for another task to raise."""
-        return RpcError(self.code, self.message, self.endpoint, was_sent=self.was_sent)
+        return RpcError(self.code, self.message, self.endpoint, was_there=self.was_there)
 
     @property
     def is_lost(self) -> bool:

@@ -78,6 +78,7 @@ class Lease:
         self._id: int | None = None
         self._lost_at: float | None = None
         self._looked_at = 0.0
+        self._is_blind = False
         self._requests: deque[_Request] = deque()
         self._worker: asyncio.Task[None] | None = None
         self._work_on: dict[_Kind, Callable[[Sequence[_Request]], Coroutine[Any, Any, None]]] = {
@@ -258,16 +259,29 @@ class Lease:
         for keys in _chunks(unwanted):
             await self._withdraw(keys)
         if self._id is not None and self._lost_at is None:
-            attached = await self._cluster.lease_keys(self._id)
-            if attached is None:
-                self._lose(self._id)
-            else:
-                self._looked_at = time.monotonic()
-                missing = [key for key in self.records if key not in attached]
-                if missing:
-                    await self._put_absent(missing, await self._granted())
+            await self._reconcile(self._id)
         if self.records and (self._id is None or self._lost_at is not None):
             await self._restore()
+
+    async def _reconcile(self, lease_id: int) -> None:
+        """Put what was deleted behind our back. Not being able to look is no reason to worry."""
+        try:
+            attached = await self._cluster.lease_keys(lease_id)
+        except RpcError as error:
+            if not error.is_lost:  # a password that has changed, say: the lease itself lives on
+                self._looked_at = time.monotonic()
+            if not self._is_blind:
+                _log.warning("etcd: our records cannot be looked at, only renewed: %s", error)
+            self._is_blind = True
+            return
+        self._is_blind = False
+        if attached is None:
+            self._lose(lease_id)
+            return
+        self._looked_at = time.monotonic()
+        missing = [key for key in self.records if key not in attached]
+        if missing:
+            await self._put_absent(missing, lease_id)
 
     # The lease.
 
