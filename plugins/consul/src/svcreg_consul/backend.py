@@ -10,11 +10,10 @@ import msgspec
 
 from svcreg import Config, Delta, Service, Snapshot, hookimpl
 from svcreg.errors import ProtocolError
-from svcreg_consul.calls import Call
+from svcreg_consul.askers import Askers
 from svcreg_consul.catalogue import Catalogue
-from svcreg_consul.client import Client, Query, Reply
+from svcreg_consul.client import Client
 from svcreg_consul.options import DEFAULT_ADDRESS, load_settings
-from svcreg_consul.queries import Ask, read
 from svcreg_consul.reader import Reader, Sighting, group
 from svcreg_consul.registrations import Registrations
 from svcreg_consul.watcher import Update, follow, watch
@@ -39,19 +38,12 @@ class ConsulBackend:
     def __init__(self, config: Config) -> None:
         settings = load_settings(config)
         self._options = settings.options
-        self._timeout = settings.timeout
         self._client = Client(settings)
+        self._askers = Askers(self._client, settings)
         self._reader = Reader(passing_only=settings.options.passing_only)
         self._registrations = Registrations(self._client, self._reader, settings.options)
         self._catalogues = {
-            dc: Catalogue(
-                self._client,
-                self._reader,
-                dc,
-                is_stale=self._options.stale,
-                patience=self._timeout,
-            )
-            for dc in self._options.datacentres
+            dc: Catalogue(self._askers, self._reader, dc) for dc in settings.options.datacentres
         }
         self._polls = 0
         self._reads = asyncio.Semaphore(READS_AT_ONCE)
@@ -60,6 +52,7 @@ class ConsulBackend:
     async def svcreg_close(self) -> None:
         for catalogue in self._catalogues.values():
             await catalogue.close()
+        await self._registrations.close()
         await self._client.close()
 
     @hookimpl
@@ -76,28 +69,18 @@ class ConsulBackend:
 
     @hookimpl
     async def svcreg_get(self, name: str) -> Sequence[Service]:
-        call = Call("get", name)
-
-        async def ask(query: Query) -> Reply:
-            return await self._client.entries(call, name, query)
-
         found: dict[str, Sighting] = {}
         for dc in reversed(self._options.datacentres):
             async with self._reads:
-                reply = await self._read(ask, dc)
+                reply = await self._askers.entries("get", name, dc).read()
             found.update(await self._reader.read(name, reply.body))
         return group(found.values())
 
     @hookimpl
     async def svcreg_list(self) -> Sequence[str]:
-        call = Call("list")
-
-        async def ask(query: Query) -> Reply:
-            return await self._client.names(call, query)
-
         names: set[str] = set()
         for dc in self._options.datacentres:
-            reply = await self._read(ask, dc)
+            reply = await self._askers.names("list", dc).read()
             try:
                 names.update(_names_decoder.decode(reply.body))
             except (msgspec.MsgspecError, ValueError) as error:
@@ -119,14 +102,4 @@ class ConsulBackend:
     def _follow(self, name: str | None, dc: str, *, has_poll: bool) -> AsyncGenerator[Update, None]:
         if name is None or not has_poll:
             return self._catalogues[dc].follow(name)
-        return follow(
-            self._client,
-            self._reader,
-            name,
-            dc,
-            is_stale=self._options.stale,
-            patience=self._timeout,
-        )
-
-    async def _read(self, ask: Ask, dc: str) -> Reply:
-        return await read(ask, dc, is_stale=self._options.stale, patience=self._timeout)
+        return follow(self._askers.entries("watch", name, dc), self._reader, name)

@@ -20,9 +20,8 @@ import msgspec
 
 from svcreg.errors import ProtocolError, RegistryError
 from svcreg.model import check_name
-from svcreg_consul.calls import Call
-from svcreg_consul.client import Client, Query, Reply
-from svcreg_consul.queries import Ask, BlockingQuery, read
+from svcreg_consul.askers import Askers
+from svcreg_consul.queries import BlockingQuery
 from svcreg_consul.reader import Reader, State
 from svcreg_consul.watcher import Update
 
@@ -36,8 +35,6 @@ SWEEP_SECONDS = 60.0
 """How often everything is read again, if the catalogue has moved since."""
 
 T = TypeVar("T")
-
-_CALL = Call("watch")
 
 
 class _Check(msgspec.Struct):
@@ -57,14 +54,10 @@ _names_decoder = msgspec.json.Decoder(dict[str, list[str] | None])
 class Catalogue:
     """Follows any number of services of one datacentre over at most `2 + READERS` connections."""
 
-    def __init__(
-        self, client: Client, reader: Reader, dc: str, *, is_stale: bool, patience: float
-    ) -> None:
-        self._client = client
+    def __init__(self, askers: Askers, reader: Reader, dc: str) -> None:
+        self._askers = askers
         self._reader = reader
         self._dc = dc
-        self._is_stale = is_stale
-        self._patience = patience
         self._followers: dict[str | None, set[_Follower]] = {}
         self._states: dict[str, State] = {}
         self._names: dict[str, int] = {}
@@ -177,10 +170,7 @@ class Catalogue:
                 ready.set_result(None)
 
     async def _follow_names(self, baseline: asyncio.Event) -> None:
-        async def ask(query: Query) -> Reply:
-            return await self._client.names(_CALL, query)
-
-        query = self._query(ask)
+        query = BlockingQuery(self._askers.names("watch", self._dc))
         while True:
             reply = await query.next()
             names = _decode(_names_decoder, reply.body)
@@ -194,10 +184,7 @@ class Catalogue:
             baseline.set()
 
     async def _follow_checks(self, baseline: asyncio.Event) -> None:
-        async def ask(query: Query) -> Reply:
-            return await self._client.checks(_CALL, query)
-
-        query = self._query(ask)
+        query = BlockingQuery(self._askers.checks("watch", self._dc))
         while True:
             reply = await query.next()
             now = {
@@ -259,13 +246,9 @@ class Catalogue:
                     self._work.set()
 
     async def _read_one(self, name: str) -> None:
-        call = Call("watch", name)
-
-        async def ask(query: Query) -> Reply:
-            return await self._client.entries(call, name, query)
-
-        # Never stale: a server that lags behind would answer with what was before the change.
-        reply = await read(ask, self._dc, is_stale=False, patience=self._patience)
+        # Not stale: a server that lags behind would answer with what was before the change.
+        asker = self._askers.entries("watch", name, self._dc, may_be_stale=False)
+        reply = await asker.read()
         state = await self._reader.read(name, reply.body)
         if self._is_followed(name):
             self._states[name] = state
@@ -278,9 +261,6 @@ class Catalogue:
             if self._has_moved:
                 self._has_moved = False
                 self._mark(list(self._states))
-
-    def _query(self, ask: Ask) -> BlockingQuery:
-        return BlockingQuery(ask, self._dc, is_stale=self._is_stale, patience=self._patience)
 
 
 class _Follower:

@@ -78,6 +78,10 @@ class Client:
         """Close every connection."""
         await self._transport.close()
 
+    def is_down(self, address: Address) -> bool:
+        """Tell whether an agent could not be reached the last time."""
+        return self._transport.is_down(address)
+
     async def entries(self, call: Call, name: str, query: Query = Query()) -> Reply:  # noqa: B008 - immutable
         """Read every instance of a service with its checks: `/v1/health/service/NAME`."""
         lane = self._lane(call, query)

@@ -39,11 +39,17 @@ T = TypeVar("T")
 
 
 class _Held:
-    """One node of ours: what was written last, and the agents that may have it."""
+    """One node of ours: what was written last, to which agent, and which others may have it."""
 
     def __init__(self, registration: Registration, home: Address) -> None:
         self.registration = registration
-        self.homes = {home}
+        self.home = home
+        self.former: set[Address] = set()
+
+    def move(self, registration: Registration, home: Address) -> None:
+        self.former.add(self.home)
+        self.registration, self.home = registration, home
+        self.former.discard(home)
 
 
 class Registrations:
@@ -57,6 +63,13 @@ class Registrations:
         self._held: dict[Key, _Held] = {}
         self._compare_from = 0
         self._slots = asyncio.Semaphore(WRITES_AT_ONCE)
+        self._leaving: set[asyncio.Task[None]] = set()
+
+    async def close(self) -> None:
+        """Give up what goes on by itself."""
+        for task in self._leaving:
+            task.cancel()
+        await asyncio.gather(*self._leaving, return_exceptions=True)
 
     async def register(self, service: Service, ttl: float) -> None:
         """Create or replace every node of a service.
@@ -105,13 +118,14 @@ class Registrations:
             home = await self._client.register(call, registration)
             if held is None or held.registration.id != service_id:
                 self._held[key] = held = _Held(registration, home)
-            held.registration = registration
-            held.homes.add(home)
+            held.move(registration, home)
             if self._options.check == "ttl":
                 # An agent restores the status that a check of this id had: it may be critical.
                 await self._client.pass_check(call, check_id(service_id), home)
-            for former in held.homes - {home}:
-                await self._leave(call, held, former)
+        for former in held.former:
+            task = asyncio.create_task(self._leave(call, held, former))
+            self._leaving.add(task)
+            task.add_done_callback(self._leaving.discard)
 
     async def _choose_id(self, call: Call, key: Key, held: _Held | None) -> str:
         """Return the node id as service ID, unless another service of the agent has it."""
@@ -126,11 +140,13 @@ class Registrations:
 
     async def _leave(self, call: Call, held: _Held, former: Address) -> None:
         """Withdraw from an agent that was used while another could not be reached."""
+        if self._client.is_down(former):
+            return  # the TTL does it
         try:
             await self._client.deregister(call, held.registration.id, former)
         except RegistryError:
-            return  # it is still away; the TTL does it, and closing tries again
-        held.homes.discard(former)
+            return
+        held.former.discard(former)
 
     async def _renew(self, service: Service, node: Node, *, compare: bool) -> bool:
         call = Call("renew", service.name)
@@ -164,19 +180,13 @@ class Registrations:
                 await self._deregister_anybodys(call, name, node_id)
 
     async def _deregister_ours(self, call: Call, held: _Held) -> None:
-        failure: RegistryError | None = None
-        for home in held.homes:
-            try:
-                shown = await self._client.shown(call, held.registration.id, home)
-                if shown is None:
-                    continue
-                owner = (shown.get("Meta") or {}).get(OWNER_KEY, self._owner)
-                if owner == self._owner and shown.get("Service", call.service) == call.service:
-                    await self._client.deregister(call, held.registration.id, home)
-            except RegistryError as error:
-                failure = error
-        if failure is not None:
-            raise failure
+        service_id = held.registration.id
+        shown = await self._client.shown(call, service_id, held.home)
+        if shown is not None:
+            owner = (shown.get("Meta") or {}).get(OWNER_KEY, self._owner)
+            if owner == self._owner and shown.get("Service", call.service) == call.service:
+                await self._client.deregister(call, service_id, held.home)
+        await _all(self._leave(call, held, former) for former in tuple(held.former))
 
     async def _deregister_anybodys(self, call: Call, name: str, node_id: str) -> None:
         ids = {qualified_id(name, node_id)}

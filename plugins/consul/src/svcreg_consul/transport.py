@@ -19,16 +19,19 @@ import yarl
 from aiohttp.abc import ResolveResult
 from aiohttp.resolver import ThreadedResolver
 
-from svcreg.errors import RegistryError, RegistryTimeoutError, RegistryUnavailableError
+from svcreg.errors import ConfigError, RegistryError, RegistryTimeoutError, RegistryUnavailableError
 from svcreg_consul.calls import Call
 from svcreg_consul.credentials import Certificates, Token
 from svcreg_consul.options import Address, Settings
 
-DOWN_SECONDS = 2.0
-"""How long an agent that could not be reached is tried last; doubles each time, up to ..."""
+PROBE_SECONDS = 1.0
+"""How long after an agent could not be reached it is asked whether it is back; doubles up to ..."""
 
-MAX_DOWN_SECONDS = 30.0
-"""... this. An agent that is back is asked again after at most so long."""
+MAX_PROBE_SECONDS = 16.0
+"""... this, so one that is back gets its turn again within so long."""
+
+SLOW_SECONDS = 0.5
+"""An agent that has kept a caller waiting so long, until he gave up, is tried last."""
 
 IDLE_SECONDS = 60.0
 """How long an unused connection is kept; renewals come every 30 s by default."""
@@ -77,11 +80,19 @@ class Transport:
         self._settings = settings
         self._certificates = Certificates(settings.tls) if settings.tls is not None else None
         self._agents = [_Agent(address) for address in settings.addresses]
+        self._probes: dict[Address, asyncio.Task[None]] = {}
 
     async def close(self) -> None:
         """Close every connection."""
+        for probe in self._probes.values():
+            probe.cancel()
+        await asyncio.gather(*self._probes.values(), return_exceptions=True)
         for agent in self._agents:
             await agent.close()
+
+    def is_down(self, address: Address) -> bool:
+        """Tell whether an agent could not be reached the last time."""
+        return any(agent.is_down for agent in self._agents if agent.address == address)
 
     async def send(
         self,
@@ -119,12 +130,18 @@ class Transport:
         failure: RegistryError | None = None
         cut_off: Answer | None = None
         for agent in agents:
+            started = time.monotonic()
             try:
                 asking = self._ask(agent, method, path, params, data, limit)
                 answer = await (agent.until_down(asking) if is_poll else asking)
             except (TimeoutError, OSError, aiohttp.ClientError) as error:
-                agent.note_failure()
+                self._note_failure(agent)
                 failure = _failure(call, agent.address, error, limit)
+            except asyncio.CancelledError:
+                # The caller's patience ended before ours: the next call is to try another agent.
+                if wait is None and time.monotonic() - started > SLOW_SECONDS:
+                    self._note_failure(agent)
+                raise
             else:
                 if not answer.is_cut_off:
                     agent.note_success()
@@ -134,6 +151,25 @@ class Transport:
             return cut_off
         assert failure is not None  # noqa: S101 - there is at least one agent
         raise failure
+
+    def _note_failure(self, agent: _Agent) -> None:
+        """Try an agent last until it has answered a probe; a single one is tried all the same."""
+        if len(self._agents) > 1 and not agent.is_down:
+            agent.note_failure()
+            self._probes[agent.address] = asyncio.create_task(self._probe(agent))
+
+    async def _probe(self, agent: _Agent) -> None:
+        """Ask an agent that is down, off everybody's way, until it answers."""
+        delay = PROBE_SECONDS
+        while agent.is_down:
+            await asyncio.sleep(delay)
+            delay = min(delay * 2, MAX_PROBE_SECONDS)
+            with contextlib.suppress(TimeoutError, OSError, aiohttp.ClientError, ConfigError):
+                answer = await self._ask(
+                    agent, "GET", "/v1/status/leader", (), None, self._settings.timeout
+                )
+                if answer.status < 500 and answer.body.strip(b'" \n'):
+                    agent.note_success()
 
     async def _ask(
         self,
@@ -167,32 +203,23 @@ class Transport:
 
 
 class _Agent:
-    """One agent: its connections, and whether it can be reached."""
+    """One agent: its connections, and whether others are to be tried before it (`is_down`)."""
 
     def __init__(self, address: Address) -> None:
         self.address = address
-        self._failures = 0
-        self._down_until = float("-inf")
+        self.is_down = False
         self._pool: _Pool | None = None
         self._polls: set[asyncio.Task[Answer]] = set()
 
-    @property
-    def is_down(self) -> bool:
-        """Whether it is to be tried last for now."""
-        return time.monotonic() < self._down_until
-
     def note_failure(self) -> None:
-        """Try it last for a while, and end what still waits for it: others may answer."""
-        if not self.is_down:
-            self._failures += 1
-            seconds = min(DOWN_SECONDS * 2 ** (self._failures - 1), MAX_DOWN_SECONDS)
-            self._down_until = time.monotonic() + seconds
-            for poll in self._polls:
-                poll.cancel()
+        """Have it tried last, and end what still waits for it: others may answer."""
+        self.is_down = True
+        for poll in self._polls:
+            poll.cancel()
 
     def note_success(self) -> None:
-        """Try it in its turn again."""
-        self._failures, self._down_until = 0, float("-inf")
+        """Have it tried in its turn again."""
+        self.is_down = False
 
     async def until_down(self, asking: Coroutine[Any, Any, Answer]) -> Answer:
         """Return the answer to a long poll, unless another request finds the agent dead first.

@@ -7,29 +7,20 @@ import contextlib
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 
 from svcreg import Delta, Node, Service, Snapshot
-from svcreg_consul.calls import Call
-from svcreg_consul.client import Client, Query, Reply
-from svcreg_consul.queries import BlockingQuery
+from svcreg_consul.queries import Asker, BlockingQuery
 from svcreg_consul.reader import Reader, Sighting, State, group
 
 Update = Mapping[str, State]
 """The complete new state of each service that is mentioned."""
 
 
-async def follow(
-    client: Client, reader: Reader, name: str, dc: str, *, is_stale: bool, patience: float
-) -> AsyncGenerator[Update, None]:
+async def follow(asker: Asker, reader: Reader, name: str) -> AsyncGenerator[Update, None]:
     """Yield the state of one service at once and after each change, with a long poll of its own.
 
     Raises:
         RegistryError: The connection is lost.
     """
-    call = Call("watch", name)
-
-    async def ask(query: Query) -> Reply:
-        return await client.entries(call, name, query)
-
-    query = BlockingQuery(ask, dc, is_stale=is_stale, patience=patience)
+    query = BlockingQuery(asker)
     while True:
         reply = await query.next()
         yield {name: await reader.read(name, reply.body)}
