@@ -51,8 +51,8 @@ def test_client_without_a_certificate_is_told(server: Etcd, certificates: Certif
 
 
 def test_server_that_is_not_trusted_is_refused(server: Etcd, certificates: Certificates) -> None:
-    pair = {"cert": certificates.cert, "key": certificates.key}
-    said = refusal(f"etcd://{server.endpoint}", tls=svcreg.TLS(**pair))
+    tls = svcreg.TLS(cert=certificates.cert, key=certificates.key)
+    said = refusal(f"etcd://{server.endpoint}", tls=tls)
     assert "not trusted" in said
 
 
