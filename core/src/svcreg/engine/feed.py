@@ -128,7 +128,7 @@ class Feed:
                             f"the watch of {self._label} gave no snapshot within {patience:g} s"
                         )
                     else:
-                        await self._prove()
+                        await self._prove(item)
             except StopAsyncIteration:
                 raise RegistryUnavailableError(f"the watch of {self._label} ended") from None
             finally:
@@ -155,21 +155,23 @@ class Feed:
             delay = known.obey_at - time.monotonic()
             self._obey = asyncio.get_running_loop().call_later(max(delay, 0) + 0.001, known.obey)
 
-    async def _prove(self) -> None:
-        """Compare with a plain read; raise when the watch has evidently gone deaf."""
+    async def _prove(self, item: asyncio.Future[Snapshot | Delta]) -> None:
+        """Compare with a plain read; raise when the watch has evidently gone deaf.
+
+        `item` is what the watch says next: once it speaks, it needs no other proof.
+        """
         known = self.known
         if known.name is None:
             await self._dispatch.list()
             known.fresh_at = time.monotonic()
             return
         for _ in range(2):
-            heard_at = known.fresh_at
             read = records_of(await self._dispatch.get(known.name))
-            if _nodes(read) == _nodes(known.truth) or known.fresh_at != heard_at:
+            if _nodes(read) == _nodes(known.truth):
                 known.fresh_at = time.monotonic()
                 return
-            await asyncio.sleep(SECOND_LOOK)
-            if known.fresh_at != heard_at:
+            await asyncio.wait({item}, timeout=SECOND_LOOK)
+            if item.done():
                 return
         raise RegistryUnavailableError(
             f"the watch of {self._label} has gone silent: a plain read shows something else"
