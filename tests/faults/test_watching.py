@@ -140,7 +140,7 @@ def test_row_27_empty_answers_after_a_reconnect_are_not_believed_for_a_while(
     world.put(nodes("c"))
     eventually(lambda: watching.seen("c") == ["create"])
     assert watching.seen("a") == watching.seen("b") == ["create"]
-    assert list(registry.get(NAME)) == [nodes("a", "b", "c")]
+    eventually(lambda: list(registry.get(NAME)) == [nodes("a", "b", "c")])
 
 
 def test_row_27_empty_answers_for_ever_are_obeyed_in_the_end(world: World) -> None:
