@@ -268,7 +268,7 @@ def test_registering_writes_the_chosen_layout(etcd: Etcd, layout: str) -> None:
     ):
         held = here.register(service, ttl=30)
         wait_for(lambda: there.get(name) == (service,))
-        expected = {
+        expected: dict[str, tuple[str, dict[str, object]]] = {
             "ego": (
                 f"/{name}/10.0.0.5:9000",
                 {"Addr": "10.0.0.5:9000", "ServerName": name},

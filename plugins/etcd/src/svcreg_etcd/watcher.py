@@ -18,8 +18,8 @@ from svcreg_etcd.watches import CompactedError, Watches
 PAGE = 2000
 """Records read at once, so that no single answer keeps the loop, or its deadline, for long."""
 
-NAMED_LIMIT = 1000
-"""Keys of bad records that are remembered, so that a prefix full of them cannot fill the memory."""
+NAMED_LIMIT = 100
+"""Bad records that are named, so that a prefix full of them cannot fill memory and log."""
 
 _log = logging.getLogger("svcreg.etcd")
 
