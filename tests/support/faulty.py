@@ -8,12 +8,13 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import AsyncIterator, Iterator, Sequence
-from typing import Any, NamedTuple
+from collections.abc import AsyncIterator, Coroutine, Iterator, Sequence
+from typing import Any, NamedTuple, TypeVar
 
 from svcreg import Config, Service, Snapshot, hookimpl
 from tests.support.small_backends import AsyncBackend, DefBackend, Key, Store, store_of
 
+T = TypeVar("T")
 HOOKS = ("register", "deregister", "get", "list", "watch", "renew")
 POLL = 0.005  # seconds between two looks of a watch
 HANG_LIMIT = 20.0  # seconds after which a hook that hangs gives up, so that no test does
@@ -129,20 +130,37 @@ class FaultyBackend(AsyncBackend):
         for seconds in self._faults.steps(operation, name):
             await asyncio.sleep(seconds)
 
+    async def _sent(self, work: Coroutine[Any, Any, T]) -> T:
+        """Await a write that takes effect even when nobody waits for it any more: it was sent."""
+        task = asyncio.create_task(work)
+        task.add_done_callback(lambda done: done.cancelled() or done.exception())
+        return await asyncio.shield(task)
+
     @hookimpl
     async def svcreg_register(self, service: Service, ttl: float) -> None:
-        await self._obey("register", service.name)
-        await super().svcreg_register(service, ttl)
+        async def write() -> None:
+            await self._obey("register", service.name)
+            await AsyncBackend.svcreg_register(self, service, ttl)
+
+        await self._sent(write())
 
     @hookimpl
     async def svcreg_deregister(self, service: Service) -> None:
-        await self._obey("deregister", service.name)
-        await super().svcreg_deregister(service)
+        async def write() -> None:
+            await self._obey("deregister", service.name)
+            await AsyncBackend.svcreg_deregister(self, service)
+
+        await self._sent(write())
 
     @hookimpl
     async def svcreg_renew(self, services: Sequence[Service], ttl: float) -> Sequence[Service]:
-        await self._obey("renew")
-        return () if self._faults.is_lying else await super().svcreg_renew(services, ttl)
+        async def write() -> Sequence[Service]:
+            await self._obey("renew")
+            if self._faults.is_lying:
+                return ()
+            return await AsyncBackend.svcreg_renew(self, services, ttl)
+
+        return await self._sent(write())
 
     @hookimpl
     async def svcreg_get(self, name: str) -> Sequence[Service]:
