@@ -37,7 +37,7 @@ class Settings:
         return svcreg.open(
             self.registry,
             address=self.registry_address or None,
-            timeout=DEFAULT_TIMEOUT if self.timeout is None else self.timeout,
+            timeout=self.timeout,
         )
 
     def config(self) -> Config:
