@@ -20,6 +20,7 @@ from svcreg.cli.errors import (
     report,
 )
 from svcreg.cli.settings import Settings, common_options
+from svcreg.errors import SvcregError
 
 ADDED = "svcreg.commands"
 """Entry points of this group are commands by other distributions; `ctx.obj` is the `Settings`."""
@@ -46,10 +47,14 @@ class Commands(click.Group):
                 if isinstance(loaded, click.Command):
                     return loaded
                 problem = f"{point.value} is a {type(loaded).__name__}, not a click command"
-            except Exception as error:
+            except (Exception, SystemExit) as error:
                 problem = f"{type(error).__name__}: {error}"
             return click.Command(
-                cmd_name, help=f"Cannot be loaded: {problem}", callback=_fail(cmd_name, problem)
+                cmd_name,
+                help=f"Cannot be loaded: {problem}",
+                callback=_fail(cmd_name, problem),
+                # Whatever its own arguments are, they are not what is wrong.
+                context_settings={"ignore_unknown_options": True, "allow_extra_args": True},
             )
         return None
 
@@ -58,6 +63,8 @@ class Commands(click.Group):
         try:
             result = super().invoke(ctx)
             sys.stdout.flush()
+        except SvcregError:  # one that is also a TimeoutError, thus an OSError, is not our output's
+            raise
         except OSError as error:
             # The interpreter flushes once more when it exits, which must not fail again.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
