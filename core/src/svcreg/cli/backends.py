@@ -59,10 +59,13 @@ def selection_reason(settings: Settings) -> str:
 def describe(name: str, reason: str | None) -> Backend:
     """Return what is known of an installed backend, importing it; `reason` is why it is chosen."""
     info = svcreg.backends()[name]
-    factory: Any = None
+    address: object = None
+    capabilities: list[str] = []
     error = None
     try:
-        factory = EntryPoint(name, info.entry_point, "svcreg.backends").load()
+        factory: Any = EntryPoint(name, info.entry_point, "svcreg.backends").load()
+        address = getattr(factory, "default_address", None)
+        capabilities = sorted(map(str, getattr(factory, "capabilities", ())))
     except (Exception, SystemExit) as problem:
         error = f"{type(problem).__name__}: {problem}"
     return Backend(
@@ -70,8 +73,8 @@ def describe(name: str, reason: str | None) -> Backend:
         info.distribution,
         info.version,
         info.entry_point,
-        default_address=getattr(factory, "default_address", None),
-        capabilities=sorted(getattr(factory, "capabilities", ())),
+        default_address=address if isinstance(address, str) else None,
+        capabilities=capabilities,
         error=error,
         selected=reason is not None,
         reason=reason,
