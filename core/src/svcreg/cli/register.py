@@ -7,6 +7,7 @@ import socket
 import time
 from collections.abc import Iterable
 from typing import Any
+from urllib.parse import urlsplit
 
 import click
 import msgspec
@@ -135,12 +136,13 @@ def _write_state(state: str, registration: svcreg.Registration, settings: Settin
 def default_node_id(name: str, address: str) -> str:
     """Return an id that is the same after a restart, so that no ghost stays behind.
 
-    An address that means "this machine" says nothing about which one, so its name stands in.
+    An address that means "this machine" says nothing about which one, so its name stands in. What
+    is too long loses its beginning: the end tells the nodes of a service apart.
     """
     host, port = split_address(address)
     if is_wildcard(host):
         host = socket.gethostname()
-    return re.sub(r"[^A-Za-z0-9._~@+]+", "-", f"{name}-{host}-{port}")[:NAME_LIMIT]
+    return re.sub(r"[^A-Za-z0-9._~@+]+", "-", f"{name}-{host}-{port}")[-NAME_LIMIT:]
 
 
 def parse_metadata(pairs: Iterable[str]) -> dict[str, str]:
@@ -158,7 +160,7 @@ def parse_check(text: str) -> health.Check:
     """Return the check that `tcp:HOST:PORT`, a web URL or `grpc:HOST:PORT[/SERVICE]` means."""
     kind, _, target = text.partition(":")
     target = target.removeprefix("//")
-    if kind in ("http", "https") and target:
+    if kind in ("http", "https") and urlsplit(text).hostname:
         return health.http(text)
     address, _, service = target.partition("/")
     host, port = split_address(address)
