@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import json
 import os
 import random
@@ -147,6 +148,15 @@ class Agent:
 
     def put(self, path: str, body: Any = None, **params: str) -> Any:
         return self._http("PUT", path, body, params)
+
+    def delete(self, path: str) -> Any:
+        return self._http("DELETE", path, None, {})
+
+    def as_(self, token: str) -> Agent:
+        """Return the same agent, asked with another token."""
+        other = copy.copy(self)
+        other.token = token
+        return other
 
     def entries(self, name: str) -> list[dict[str, Any]]:
         """Return the instances of a service with their checks."""

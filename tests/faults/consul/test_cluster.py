@@ -16,6 +16,7 @@ from tests.support.servers import eventually
 pytestmark = [pytest.mark.server("consul"), pytest.mark.slow]
 
 TTL = 3.0
+ELECTION_TTL = 15.0
 OpenRegistry = Callable[..., Registry]
 
 
@@ -107,13 +108,15 @@ def test_registrations_and_watches_outlive_the_leader(
     asked = next(agent for agent in cluster.agents if agent is not leader)
     name = unique()
     registry = connect(asked.address)
-    registration = registry.register(one(name), ttl=TTL)
+    # While an agent waits for a leader to take a change, it takes no renewal: a TTL must be
+    # longer than an election.
+    registration = registry.register(one(name), ttl=ELECTION_TTL)
     watcher = connect(asked.address)
     eventually(lambda: ids(watcher, name) == {f"{name}-1"})
     leader.kill()
     killed_at = time.monotonic()
     second = Service(name, "1", nodes=(Node(f"{name}-2", "10.0.0.6:1"),))
-    registry.register(second, ttl=TTL, required=False)
+    registry.register(second, ttl=ELECTION_TTL, required=False)
     while ids(watcher, name) != {f"{name}-1", f"{name}-2"}:
         assert f"{name}-1" in ids(watcher, name)
         assert time.monotonic() - killed_at < 20
@@ -130,6 +133,7 @@ def test_without_a_quorum_reads_answer_and_registrations_return_by_themselves(
     registration = registry.register(one(name), ttl=TTL)
     watcher = connect(kept.address)
     eventually(lambda: ids(watcher, name) == {f"{name}-1"})
+    eventually(lambda: kept.get(f"health/service/{name}", stale="1"))  # it has it itself
     for agent in lost:
         agent.kill()
     eventually(lambda: not kept.get("status/leader"), 15, "the loss of the leader")
