@@ -85,19 +85,19 @@ class Registrar:
         previous, entry.service = entry.service, service
         self._take_over(self._claim(entry))
         await self._writer.idle(entry)
-        if dropped:
-            for node in dropped:
-                self._holders.pop((service.name, node.id), None)
-            await self._dispatch.deregister(previous.with_nodes(dropped))
-            await self._writer.idle(entry)
-        if entry.state == "active":
-            try:
+        try:
+            if dropped:
+                for node in dropped:
+                    self._holders.pop((service.name, node.id), None)
+                await self._dispatch.deregister(previous.with_nodes(dropped))
+                await self._writer.idle(entry)
+            if entry.state == "active":
                 await self._writer.register(entry)
-            except SvcregError:
-                if entry.state == "active":
-                    self._writer.set_state(entry, "lost", entry.error)
+        except SvcregError as error:
+            if entry.state == "active":
+                self._writer.set_state(entry, "lost", error)
                 self._group(entry).wake()
-                raise
+            raise
 
     async def remove(self, entry: Entry) -> None:
         """Withdraw for good: what is under way is waited for, so that nothing comes back after.
