@@ -71,7 +71,6 @@ print([key for key in read if key.startswith(("MICRO_", "ETCD_", "CONSUL_"))])
     assert run_fresh(code).strip() == "[]"
 
 
-
 def test_no_module_takes_the_name_of_something_exported() -> None:
     """Importing `svcreg.x` binds `x` in the package, over a function of that name."""
     modules = {module.name for module in pkgutil.iter_modules(svcreg.__path__)}
