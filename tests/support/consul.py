@@ -71,6 +71,7 @@ class Agent:
         token: str = "",
         context: ssl.SSLContext | None = None,
         config: Mapping[str, Any] | None = None,
+        serf_wan: int = -1,
     ) -> None:
         self.folder = folder
         self.name = name
@@ -79,7 +80,7 @@ class Agent:
         self.context = context
         self.ports = dict(zip(("http", "server", "serf_lan"), free_ports(3), strict=True))
         self.process: Process | None = None
-        ports: dict[str, int] = {**self.ports, "dns": -1, "serf_wan": -1, "grpc": -1}
+        ports: dict[str, int] = {**self.ports, "dns": -1, "serf_wan": serf_wan, "grpc": -1}
         if version() >= (1, 14):
             ports["grpc_tls"] = -1
         if context is not None:

@@ -18,8 +18,8 @@ import msgspec
 
 from svcreg import Endpoint, Node, Service, codec
 from svcreg.codec import COUNT_LIMIT, INFLATE_LIMIT, to_hex
-from svcreg.errors import ProtocolError
-from svcreg.model import join_address, split_address
+from svcreg.errors import InvalidServiceError, ProtocolError
+from svcreg.model import check_name, join_address, split_address
 from svcreg_consul.options import Options
 
 META_PAIRS = 64
@@ -48,6 +48,8 @@ TAG_LIMIT = INFLATE_LIMIT
 _META_KEY = re.compile(r"[A-Za-z0-9_-]+")
 _RESERVED = ("consul-", "svcreg-")
 _ID_DIGEST_BYTES = 6
+_NOT_IN_NAMES = re.compile(r"[^A-Za-z0-9._~:@+-]")
+_READABLE_CHARACTERS = 200  # of a service ID that is too long for a node id
 
 
 class Registration(NamedTuple):
@@ -91,8 +93,7 @@ def qualified_id(name: str, node_id: str) -> str:
     Consul's IDs belong to an agent, not to a service, and its catalogue does not tell upper from
     lower case; svcreg's node ids belong to their service.
     """
-    digest = hashlib.blake2b(f"{name}\0{node_id}".encode(), digest_size=_ID_DIGEST_BYTES)
-    return f"{node_id}:{digest.hexdigest()}"
+    return f"{node_id}:{_digest(name, node_id)}"
 
 
 def may_be_plain(node_id: str) -> bool:
@@ -195,9 +196,11 @@ def decode_tags(tags: Iterable[str]) -> Tags:
             if kind == "v":
                 version = plain.decode() if version is None else version
             elif kind == "e":
-                endpoints.setdefault(form, []).append(codec.decode_endpoint(plain))
+                endpoint = codec.decode_endpoint(plain)
+                endpoints.setdefault(form, []).append(endpoint)
             elif kind == "t":
-                metadata.setdefault(form, {}).update(codec.decode_metadata(plain))
+                pairs = codec.decode_metadata(plain)
+                metadata.setdefault(form, {}).update(pairs)
             elif form == "-":
                 service_metadata.update(codec.decode_metadata(plain))
         except (ProtocolError, UnicodeDecodeError):
@@ -218,14 +221,28 @@ def decode_meta(meta: Mapping[str, str]) -> dict[str, str]:
 
 
 def decode_node_id(name: str, service_id: str, meta: Mapping[str, str]) -> str:
-    """Return the node id, which is the service ID unless that had to be qualified."""
+    """Return the node id, which is the service ID unless that had to be qualified.
+
+    A service ID may hold anything; what no node id may hold is replaced, and a digest added.
+    """
     node_id = meta.get(NODE_KEY, "")
-    return node_id if node_id and service_id == qualified_id(name, node_id) else service_id
+    if node_id and service_id == qualified_id(name, node_id):
+        return node_id
+    try:
+        return check_name(service_id)
+    except InvalidServiceError:
+        readable = _NOT_IN_NAMES.sub("-", service_id)[:_READABLE_CHARACTERS]
+        return f"{readable}:{_digest(name, service_id)}"
 
 
 def decode_address(host: str, port: int, consul_node_host: str) -> str:
     """Return the address of a node; one without a host is where its agent is."""
     return join_address(host or consul_node_host, port)
+
+
+def _digest(name: str, some_id: str) -> str:
+    text = f"{name}\0{some_id}".encode()
+    return hashlib.blake2b(text, digest_size=_ID_DIGEST_BYTES).hexdigest()
 
 
 def _check(node: Node, service_id: str, ttl: float, options: Options, notes: str) -> dict[str, Any]:

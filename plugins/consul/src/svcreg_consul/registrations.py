@@ -199,8 +199,17 @@ class Registrations:
             await self._client.deregister(call, service_id)
         reply = await self._client.entries(call, name)
         sighting = (await self._reader.read(name, reply.body)).get(node_id)
-        if sighting is not None and sighting.service_id not in ids:
-            await self._client.deregister_elsewhere(call, sighting.consul_node, sighting.service_id)
+        if sighting is None or sighting.service_id in ids:
+            return
+        # Either its ID is no node id, or another agent has it, which we cannot ask.
+        service_id = sighting.service_id
+        shown = None
+        if ".." not in service_id:  # in a path that would lead elsewhere
+            shown = await self._client.shown(call, service_id)
+        if shown is not None and shown.get("Service") == name:
+            await self._client.deregister(call, service_id)
+        else:
+            await self._client.deregister_elsewhere(call, sighting.consul_node, service_id)
 
 
 async def _all(works: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
