@@ -20,7 +20,7 @@ from tests.support.plugins import Distributions
 ROOT = Path(__file__).resolve().parents[2]
 TTL = 1.5
 START = 20.0  # seconds in which an interpreter starts on a busy machine
-EXIT = 5.0  # seconds in which a program must have ended; core takes 3 at most
+EXIT = 8.0  # seconds in which a program must have ended: core's four, and a busy machine's
 
 
 class Program:
@@ -166,7 +166,7 @@ def test_row_13_program_that_ends_is_withdrawn(
     if how == "handled":
         assert program.read() == ["handling"]
     eventually(lambda: ids(registry) == {"node"})
-    assert finish(program, ENDINGS[how]) < 3
+    assert finish(program, ENDINGS[how]) < 4
     eventually(lambda: not ids(registry), 1.0)
     assert program.process.stderr is not None
     complaints = program.process.stderr.read()

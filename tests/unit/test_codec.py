@@ -188,7 +188,7 @@ def test_compressed_data_may_fill_the_limit_and_no_more() -> None:
 
 
 def test_bomb_is_refused_cheaply() -> None:
-    bomb = zlib.compress(bytes(200 << 20), 9)
+    bomb = zlib.compress(bytes(20 << 20))
     tracemalloc.start()
     started = time.perf_counter()
     with pytest.raises(ProtocolError, match="expands beyond"):
