@@ -43,13 +43,18 @@ def http(url: str, *, timeout: float = CHECK_TIMEOUT) -> Check:
     """
     if urlsplit(url).scheme not in ("http", "https"):
         raise ConfigError(f"an HTTP check needs an http:// or https:// URL, not {url!r}")
+    import urllib.error
     import urllib.request  # takes 30 ms, which programs without such a check need not pay
 
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
     def check() -> bool:
-        with opener.open(url, timeout=timeout) as response:
-            return bool(200 <= response.status < 300)
+        try:
+            with opener.open(url, timeout=timeout) as response:
+                return bool(200 <= response.status < 300)
+        except urllib.error.HTTPError as error:
+            error.close()  # or its connection stays open for as long as somebody holds the error
+            raise
 
     return check
 
@@ -111,7 +116,8 @@ def as_check(check: Check, timeout: float) -> Callable[[], Awaitable[bool]]:
 
     async def run() -> bool:
         async with asyncio.timeout(timeout):
-            result = check() if is_async else start_thread(check)
+            result = check() if is_async else await start_thread(check)
+            # A def, such as a lambda around an async def, may give something to await, too.
             outcome = await result if inspect.isawaitable(result) else result
         return outcome is None or bool(outcome)
 
