@@ -128,9 +128,8 @@ class Stage:
     def start(self, *actors: Actor) -> None:
         """Start programs together and wait until the client sees them all."""
         started = time.monotonic()
+        self._actors += [actor for actor in actors if actor not in self._actors]
         for actor in actors:
-            if actor not in self._actors:
-                self._actors.append(actor)
             actor.start(self._environ)
         seen = []
         for actor in actors:
