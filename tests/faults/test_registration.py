@@ -235,6 +235,22 @@ def test_row_13_closing_is_bounded_while_the_registry_is_down(world: World, faul
     eventually(lambda: not world.faults.ids(), 2 * TTL)
 
 
+@pytest.mark.parametrize("fault", ["cut", "hang", "heal"])
+def test_backend_is_closed_once_whatever_the_registry_does(world: World, fault: str) -> None:
+    if not world.has_renew:
+        pytest.skip("the other kind has no hook to be called")
+    # So long that, hanging, the renewal and the withdrawal together outlast the time for closing.
+    seconds = 1.5
+    registry = world.open(timeout=seconds)
+    registry.register(one("greeter"), ttl=2 * seconds, interval=seconds)
+    registry.get("greeter")
+    getattr(world.faults, fault)()
+    asked = world.faults.count("renew")
+    eventually(lambda: world.faults.count("renew") > asked)  # closing meets a renewal
+    registry.close()
+    assert world.faults.count("close") == 1
+
+
 def test_two_registries_of_one_process_share_no_fate(world: World) -> None:
     other = World(world.kind)
     with contextlib.closing(other):

@@ -126,6 +126,11 @@ class FaultyBackend(AsyncBackend):
         super().__init__(config)
         self._faults = faults_of(config)
 
+    @hookimpl
+    async def svcreg_close(self) -> None:
+        self._faults.calls.append(Call("close", None, time.monotonic()))
+        await super().svcreg_close()
+
     async def _obey(self, operation: str, name: str | None = None) -> None:
         for seconds in self._faults.steps(operation, name):
             await asyncio.sleep(seconds)
