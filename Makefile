@@ -73,6 +73,11 @@ test: $(VENV)/.dev servers  ## Every test, in parallel, with the coverage of cor
 test-pythons:  ## The suites that need no server, on every supported Python found here
 	tools/test-pythons
 
+.PHONY: test-latest
+test-latest: $(VENV)/.dev  ## The etcd tests against etcd 3.6, which is built with the Go toolchain
+	tools/install-servers etcd-latest
+	SVCREG_ETCD_VERSION=3.6 $(PYTEST) tests/conformance/test_etcd.py tests/integration/etcd tests/faults/etcd
+
 .PHONY: bench
 bench: $(VENV)/.dev  ## Run every benchmark
 	@for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python "$$script" || exit 1; done

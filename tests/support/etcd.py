@@ -51,17 +51,19 @@ def _numbers(version: str) -> list[int]:
 
 
 def program(version: str = "") -> str:
-    """Return the path of the newest etcd whose version begins so; skips the test without one."""
+    """Return the path of the newest etcd whose version begins so; skips the test without one.
+
+    `SVCREG_ETCD_VERSION` says which one is the usual one; otherwise it is the newest but 3.6, which
+    has to be built.
+    """
+    version = version or servers._ENVIRON.get("SVCREG_ETCD_VERSION", "")
     if not version and "SVCREG_TEST_ETCD" in servers._ENVIRON:
         return find_program("etcd", "etcd")
-    matching = [path for name, path in programs().items() if name.startswith(version)]
-    # 3.6 is for `make test-latest`, which asks for it.
-    usual = [path for name, path in programs().items() if name.startswith(("3.4", "3.5"))]
-    if version and not matching:
+    wanted = (version,) if version else ("3.4", "3.5")
+    matching = [path for name, path in programs().items() if name.startswith(wanted)]
+    if not matching and version:
         servers.missing(f"etcd {version} is not here", "run: tools/install-servers etcd")
-    if version:
-        return matching[-1]
-    return usual[-1] if usual else find_program("etcd", "etcd")
+    return matching[-1] if matching else find_program("etcd", "etcd")
 
 
 class Etcd:

@@ -156,7 +156,10 @@ class Client:
         said = _describe(self._channel.end_error or error)
         if not was_there and said == LOST:
             said += " before anything was received; "
-            said += "does it use TLS?" if self._is_tls else "does it want TLS (https:// or ca)?"
+            if self._is_tls:
+                said += "does it use TLS, and does it want a certificate of ours (cert, key)?"
+            else:
+                said += "does it want TLS (https:// or ca)?"
         return RpcError(UNAVAILABLE, said, self.endpoint, was_there=was_there)
 
 
