@@ -28,6 +28,9 @@ class Selector:
         self._strategy = strategy
         self._filters = tuple(filters)
         self._cached: tuple[tuple[Service, ...], tuple[Node, ...]] | None = None
+        known = services(name)
+        if known is not None:  # remembered, for a first pick after the watch has ended
+            self._cached = (known, self._filter(known))
 
     def pick(self, key: str | None = None, *, without: frozenset[str] = frozenset()) -> Node:
         """Return one node.
