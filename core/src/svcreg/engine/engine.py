@@ -10,14 +10,14 @@ import os
 import threading
 import time
 import weakref
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Mapping
 from typing import Any, TypeVar
 
 import msgspec
 
 from svcreg.config import Config
 from svcreg.engine.advertise import advertised
-from svcreg.engine.directory import Directory, Subscription
+from svcreg.engine.directory import Directory, Key, Record, Subscription
 from svcreg.engine.dispatch import Dispatcher
 from svcreg.engine.feed import Feeds
 from svcreg.engine.loop import LoopThread
@@ -244,14 +244,22 @@ class Engine:
         known = self.directory.known(entry.service.name)
         if known is None or not known.is_known or entry.state != "active":
             return
-        wanted = {(entry.service.name, node.id): node for node in entry.service.nodes}
+        service, header = entry.service, entry.service.with_nodes(())
+        carries_all = "endpoints" in self.dispatch.capabilities
+
+        def is_shown(seen: Mapping[Key, Record]) -> bool:
+            found = [seen.get((service.name, node.id)) for node in service.nodes]
+            return all(
+                record is not None
+                and record.node == node
+                and record.header.version == service.version
+                and (record.header == header or not carries_all)
+                for node, record in zip(service.nodes, found, strict=True)
+            )
+
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(OWN_WRITE_PATIENCE):
-                await known.wait_until(
-                    lambda seen: all(
-                        key in seen and seen[key].node == node for key, node in wanted.items()
-                    )
-                )
+                await known.wait_until(is_shown)
 
     async def _hide(self, service: Service) -> None:
         """Wait until a withdrawal of ours shows in what is watched here."""
