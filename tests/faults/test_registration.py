@@ -56,7 +56,7 @@ def test_row_02_loss_is_judged_by_the_last_acknowledgement(world: World) -> None
     acknowledged = time.monotonic()
     world.faults.hang()
     eventually(lambda: registration.state == "lost", 3.0)
-    assert 1.8 <= time.monotonic() - acknowledged <= 3.0  # 2/3 of the TTL, before it ends
+    assert 1.8 <= time.monotonic() - acknowledged <= 2.7  # 2/3 of the TTL, and time to mend it
     assert registration.last_renewal is not None
     assert time.time() - registration.last_renewal >= 1.8
 
