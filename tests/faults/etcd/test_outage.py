@@ -246,3 +246,17 @@ def test_member_without_a_leader_is_noticed_and_left(tmp_path: Path, prefix: str
             wait_for(lambda: not any(feed.stale for feed in client.status().feeds), 15)
         finally:
             client.end()
+
+
+def test_transaction_whose_answer_was_lost_is_not_run_twice(etcd: Etcd, prefix: str) -> None:
+    with FaultProxy(etcd.endpoint) as one, FaultProxy(etcd.endpoint) as two:
+        client = BlockingClient(f"etcd://{one.address},{two.address}?prefix={prefix}")
+        try:
+            name = unique("svc")
+            client.register(node(name, "first"), ttl=30)
+            (one if one.open_connections else two).black_hole("to-client")
+            client.register(node(name, "second"), ttl=30)
+            written = etcd.items(prefix)[f"{prefix}{name}/second"]
+            assert written["version"] == 1
+        finally:
+            client.end()

@@ -60,6 +60,10 @@ class Gunicorn:
             found = json.loads(answer.read())
             self.seen[found["pid"]] = found["found"]
 
+    def answers(self) -> bool:
+        self.ask()
+        return bool(self.seen)
+
     def all_workers_find(self, ids: set[str]) -> bool:
         self.ask()
         return len(self.seen) >= WORKERS and all(set(found) == ids for found in self.seen.values())
@@ -72,7 +76,7 @@ def gunicorn(
     pytest.importorskip("gunicorn")
     server = Gunicorn(etcd, prefix, request.param, tmp_path)
     try:
-        server.process.wait_until(lambda: server.ask() or server.seen, 20)
+        server.process.wait_until(server.answers, 20)
         yield server
     finally:
         server.process.stop()

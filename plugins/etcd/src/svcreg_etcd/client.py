@@ -32,6 +32,11 @@ WINDOW = 16 * 1024 * 1024
 
 LOST = "the connection was lost"
 
+_TLS_HINTS = {
+    False: "does it want TLS (https:// or ca)?",
+    True: "does it use TLS, and does it want a certificate of ours (cert, key)?",
+}
+
 Metadata = dict[str, str]
 
 
@@ -149,18 +154,20 @@ class Client:
         if isinstance(error, GRPCError):
             self.heard_at = time.monotonic()
             return RpcError(error.status.name, error.message or "no reason given", self.endpoint)
-        was_there = self._channel.has_heard
-        if isinstance(error, TimeoutError):
-            return RpcError(DEADLINE_EXCEEDED, silence, self.endpoint, was_there=was_there)
-        self.is_lost = True
-        said = _describe(self._channel.end_error or error)
-        if not was_there and said == LOST:
-            said += " before anything was received; "
-            if self._is_tls:
-                said += "does it use TLS, and does it want a certificate of ours (cert, key)?"
-            else:
-                said += "does it want TLS (https:// or ca)?"
-        return RpcError(UNAVAILABLE, said, self.endpoint, was_there=was_there)
+        is_lost = not isinstance(error, TimeoutError)
+        code, said = DEADLINE_EXCEEDED, silence
+        if is_lost:
+            self.is_lost = True
+            code, said = UNAVAILABLE, _describe(self._channel.end_error or error)
+            if not self._channel.has_heard and said == LOST:
+                said += f" before anything was received; {_TLS_HINTS[self._is_tls]}"
+        return RpcError(
+            code,
+            said,
+            self.endpoint,
+            was_there=self._channel.has_heard,
+            was_sent=self._channel.has_connected,
+        )
 
 
 def _describe(error: BaseException) -> str:

@@ -65,9 +65,13 @@ class Cluster:
         request = m.RangeRequest(key=key, range_end=end, limit=limit, revision=revision)
         return await self._call("KV/Range", request, m.RangeResponse)
 
-    async def txn(self, request: Any) -> Any:
-        """Run a transaction. One whose answer was lost may be run twice: make that harmless."""
-        return await self._call("KV/Txn", request, m.TxnResponse)
+    async def txn(self, request: Any, *, is_repeatable: bool = True) -> Any:
+        """Run a transaction.
+
+        One whose answer was lost is run again, unless `is_repeatable` is false: then an `RpcError`
+        with `was_sent` says that it may have been run, or may not.
+        """
+        return await self._call("KV/Txn", request, m.TxnResponse, is_repeatable=is_repeatable)
 
     async def grant(self, lease_id: int, ttl: int) -> None:
         """Create a lease of `ttl` seconds under an id of our own, so that repeating is safe."""
@@ -133,7 +137,15 @@ class Cluster:
             self._client = Client(self._endpoints[self._at], self._context)
         return self._client
 
-    async def _call(self, path: str, request: Any, reply: Any, *, is_stream: bool = False) -> Any:
+    async def _call(
+        self,
+        path: str,
+        request: Any,
+        reply: Any,
+        *,
+        is_stream: bool = False,
+        is_repeatable: bool = True,
+    ) -> Any:
         """Ask one member after the other until one answers, within the configured timeout.
 
         A round in which no member could be reached at all is the last; where members are there and
@@ -156,6 +168,8 @@ class Cluster:
                 if not error.is_lost:
                     raise
                 self._note_failure(client, error, asked_at)
+                if error.was_sent and not is_repeatable:
+                    raise
                 is_anybody_there = is_anybody_there or error.was_there
                 if attempt % rounds == 0:
                     if not is_anybody_there:

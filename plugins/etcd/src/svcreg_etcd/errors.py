@@ -45,18 +45,34 @@ class RpcError(Exception):
         message: What the member said, or what happened to the connection.
         endpoint: `host:port` of the member.
         was_there: Whether the member has ever said anything on this connection.
+        was_sent: Whether it may have been asked, and so may have done it all the same.
     """
 
-    def __init__(self, code: str, message: str, endpoint: str, *, was_there: bool = True) -> None:
+    def __init__(
+        self,
+        code: str,
+        message: str,
+        endpoint: str,
+        *,
+        was_there: bool = True,
+        was_sent: bool = True,
+    ) -> None:
         super().__init__(f"{endpoint}: {message} ({code})")
         self.code = code
         self.message = message
         self.endpoint = endpoint
         self.was_there = was_there
+        self.was_sent = was_sent
 
     def again(self) -> RpcError:
         """Return the same once more, for another task to raise."""
-        return RpcError(self.code, self.message, self.endpoint, was_there=self.was_there)
+        return RpcError(
+            self.code,
+            self.message,
+            self.endpoint,
+            was_there=self.was_there,
+            was_sent=self.was_sent,
+        )
 
     @property
     def is_lost(self) -> bool:

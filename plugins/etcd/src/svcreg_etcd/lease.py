@@ -177,6 +177,8 @@ class Lease:
                     self._lose(self._id)
                 await self._write(batch)
                 await self._restore()
+            elif error.is_lost and error.was_sent:
+                await self._write(batch)  # which reads before it repeats anything
             elif len(batch) > 1 and (error.is_refused or error.is_too_large):
                 for request in batch:  # one of them must not hide the others
                     try:
@@ -204,7 +206,7 @@ class Lease:
             self.records[request.key] = Record(request.value, lease_id)
         if puts:
             try:
-                await self._cluster.txn(m.TxnRequest(success=puts))
+                await self._cluster.txn(m.TxnRequest(success=puts), is_repeatable=False)
             except RpcError as error:
                 if not error.is_lost:  # certainly not written
                     self._undo(known)

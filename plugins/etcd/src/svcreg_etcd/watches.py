@@ -128,7 +128,7 @@ class _Line:
         self._pending: deque[Watch] = deque()
         self._watches: dict[int, Watch] = {}  # by id; the server's, never given twice
         self._is_retired = False
-        self._cancels: set[asyncio.Task[None]] = set()
+        self._sends: set[asyncio.Task[None]] = set()
         self.task = asyncio.create_task(self._run(), name="svcreg-etcd-watches")
 
     async def create(self, watch: Watch) -> Watch:
@@ -137,8 +137,10 @@ class _Line:
             raise (self._error or RpcError(UNAVAILABLE, "the stream was closed", "")).again()
         self._pending.append(watch)
         watch.on_close = self._give_up
+        # Sent whatever becomes of us: an answer must find its watch first in line.
+        request = m.WatchRequest(create_request=watch.request)
+        self._send_soon(self._stream, request)
         try:
-            await self._stream.send(m.WatchRequest(create_request=watch.request))
             await watch.created
         except BaseException:
             watch.close()
@@ -165,12 +167,15 @@ class _Line:
         if self._stream is None or self.task.done():
             return
         request = m.WatchRequest(cancel_request=m.WatchCancelRequest(watch_id=watch_id))
-        task = asyncio.create_task(self._send_quietly(self._stream, request))
-        self._cancels.add(task)
-        task.add_done_callback(self._cancels.discard)
+        self._send_soon(self._stream, request)
+
+    def _send_soon(self, stream: Stream, request: Any) -> None:
+        task = asyncio.create_task(self._send_quietly(stream, request))
+        self._sends.add(task)
+        task.add_done_callback(self._sends.discard)
 
     async def _send_quietly(self, stream: Stream, request: Any) -> None:
-        with contextlib.suppress(RpcError):  # the stream has ended, and the watch with it
+        with contextlib.suppress(RpcError):  # the stream has ended, and its watches are told so
             await stream.send(request)
 
     async def _run(self) -> None:
@@ -224,7 +229,7 @@ class _Line:
                 receiving.exception()  # seen: what came too late interests nobody
 
     def _dispatch(self, response: Any) -> None:
-        if response.created:
+        if response.created and self._pending:
             watch = self._pending.popleft()
             if response.canceled:
                 watch.fail(self._refusal(response))
