@@ -94,6 +94,8 @@ class Agent:
             "disable_host_node_id": True,
             "disable_update_check": True,
             "performance": {"raft_multiplier": 1},
+            # At `-dev`'s level, debug, 1.8 logs a line per service and check for every change.
+            "log_level": "info",
         }
         if not dev:
             self.config |= {"server": True, "data_dir": str(folder / "data")}
