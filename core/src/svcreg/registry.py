@@ -247,7 +247,7 @@ class Registry(Closing):
     def close(self) -> None:
         """Withdraw our registrations, end watches and let go of the registry. Safe to repeat.
 
-        Takes at most the timeout and two seconds, and does not raise because a registry is down.
+        Takes at most the timeout and three seconds, and does not raise because a registry is down.
         """
         self._engine.close()
 

@@ -122,7 +122,7 @@ def test_silence_of_two_thirds_of_the_ttl_is_a_loss(kind: str) -> None:
             world.faults.fail("renew", "register")
             await until(lambda: entry.state == "lost")
             silence = time.monotonic() - entry.acked_at
-            assert TTL * 2 / 3 <= silence < 5
+            assert TTL * 2 / 3 - 0.05 <= silence < 5  # before the record can have expired
             await until(lambda: entry.error is not None)
             world.faults.heal()
             await until(lambda: is_well(entry))

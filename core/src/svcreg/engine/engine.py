@@ -34,8 +34,8 @@ OWN_WRITE_PATIENCE = 0.5
 EXIT_TIMEOUT = 2.0
 """Seconds that the interpreter's exit waits for withdrawals, of all registries together."""
 
-CLOSE_GRACE = 0.5
-"""Seconds that closing may take beyond its timeout, for the backend to let go."""
+CLOSE_GRACE = 0.75
+"""Seconds that watches, and then the backend, have to let go after everything is withdrawn."""
 
 T = TypeVar("T")
 
@@ -121,11 +121,11 @@ class Engine:
         """Withdraw, end watches, close the backend and stop the loop, in bounded time."""
         if not self._begin_close():
             return
-        limit = self.config.timeout + CLOSE_GRACE if timeout is None else timeout
+        limit = self.config.timeout if timeout is None else timeout
         try:
             if self.loop.is_running:
                 with contextlib.suppress(TimeoutError, RegistryClosedError):
-                    self.loop.call(self._close(limit), timeout=limit + CLOSE_GRACE)
+                    self.loop.call(self._close(limit), timeout=limit + 2.5 * CLOSE_GRACE)
         finally:
             self.loop.stop()
             _in_use.discard(self)
@@ -274,12 +274,15 @@ class Engine:
                 )
 
     async def _close(self, limit: float) -> None:
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(limit):
-                self.directory.close()
-                await self._registrar.close()
-                await self._feeds.close()
-                await self.dispatch.close()
+        self.directory.close()
+        for work, seconds in (
+            (self._registrar.close, limit),
+            (self._feeds.close, CLOSE_GRACE),
+            (self.dispatch.close, CLOSE_GRACE),
+        ):
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(seconds):
+                    await work()
 
     # Life and death.
 

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 
 from svcreg.engine.backoff import MAX_DELAY, Backoff
 from svcreg.engine.dispatch import Dispatcher
-from svcreg.engine.writer import Entry, Writer
+from svcreg.engine.writer import Entry, Writer, patience
 from svcreg.errors import SvcregError
 
 READ_BACK_BEATS = 4
@@ -19,6 +19,9 @@ READ_BACK_BEATS = 4
 
 READ_BACK_SERVICES = 8
 """Services looked at each time, in turn, so that ten thousand do not become ten thousand reads."""
+
+TIMER_SLACK = 0.01
+"""Seconds by which a timeout may end before its time."""
 
 _log = logging.getLogger("svcreg.registrar")
 
@@ -102,7 +105,7 @@ class Heartbeat:
         services = [entry.service for entry in active]
         try:
             lost = await self._writer.write(
-                active, self._dispatch.renew(services, self._ttl, timeout=self._interval)
+                active, self._dispatch.renew(services, self._ttl, timeout=patience(active))
             )
         except SvcregError as error:
             for entry in active:
@@ -122,8 +125,8 @@ class Heartbeat:
         """Register what is not listed, or not surely; return whether all of it is now."""
         now = time.monotonic()
         for entry in self.entries:
-            silence = now - entry.acked_at
-            if entry.state == "active" and silence > self._ttl * 2 / 3:
+            if entry.state == "active" and entry.grace < TIMER_SLACK:
+                silence = now - entry.acked_at
                 self._writer.lose(entry, f"no renewal was acknowledged for {silence:.1f} s")
         missing = [
             entry

@@ -11,7 +11,7 @@ from typing import Any
 from svcreg.config import Config
 from svcreg.engine.dispatch import Dispatcher
 from svcreg.engine.heartbeat import Heartbeat
-from svcreg.engine.writer import Check, Entry, Writer
+from svcreg.engine.writer import CONCURRENCY, Check, Entry, Writer
 from svcreg.errors import (
     ConfigError,
     InvalidServiceError,
@@ -42,6 +42,7 @@ class Registrar:
         self._groups: dict[tuple[float, float], Heartbeat] = {}
         self._background: set[asyncio.Task[None]] = set()
         self._writer = Writer(dispatch)
+        self._slots = asyncio.Semaphore(CONCURRENCY)  # not the heartbeats', which must not queue
 
     @property
     def entries(self) -> list[Entry]:
@@ -60,7 +61,8 @@ class Registrar:
             entry.gate = asyncio.create_task(self._gate(entry, entry.check))
         if entry.is_ready and required:
             try:
-                await self._writer.register(entry)
+                async with self._slots:
+                    await self._writer.register(entry)
             except BaseException as error:
                 may_have_happened = not isinstance(
                     error, (ConfigError, InvalidServiceError, PermissionDeniedError)
@@ -90,9 +92,10 @@ class Registrar:
                 for node in dropped:
                     self._holders.pop((service.name, node.id), None)
                 await self._dispatch.deregister(previous.with_nodes(dropped))
+            async with self._slots:
                 await self._writer.idle(entry)
-            if entry.state == "active":
-                await self._writer.register(entry)
+                if entry.state == "active":
+                    await self._writer.register(entry)
         except SvcregError as error:
             if entry.state == "active":
                 self._writer.set_state(entry, "lost", error)
@@ -146,7 +149,7 @@ class Registrar:
         failures: list[SvcregError] = []
 
         async def remove(entry: Entry) -> None:
-            async with self._writer.slots:
+            async with self._slots:
                 try:
                     await self.remove(entry)
                 except SvcregError as error:

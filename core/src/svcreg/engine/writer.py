@@ -19,6 +19,10 @@ Check = Callable[[], Awaitable[bool]]
 CONCURRENCY = 32
 """Registrations or withdrawals under way at once; more only queue up in the registry."""
 
+LOST_AFTER = 2 / 3
+"""Share of the TTL without an acknowledgement after which a record counts as lost: what is left
+serves to register it anew before it expires."""
+
 T = TypeVar("T")
 
 _log = logging.getLogger("svcreg.registrar")
@@ -50,6 +54,11 @@ class Entry:
         self.gate: asyncio.Task[None] | None = None
 
     @property
+    def grace(self) -> float:
+        """Seconds until the record counts as lost unless it is renewed."""
+        return self.acked_at + self.ttl * LOST_AFTER - time.monotonic()
+
+    @property
     def nodes(self) -> Iterable[tuple[str, str]]:
         """Service name and id of each node."""
         return [(self.service.name, node.id) for node in self.service.nodes]
@@ -73,7 +82,7 @@ class Writer:
             SvcregError: Not acknowledged; also kept in `entry.error`.
         """
         started = time.monotonic()
-        limit = None if entry.state == "pending" else entry.interval
+        limit = None if entry.state == "pending" else patience([entry])
         try:
             await self.write(
                 [entry], self._dispatch.register(entry.service, entry.ttl, timeout=limit)
@@ -137,3 +146,9 @@ class Writer:
             said += f" (last error: {entry.error})"
         error = RegistrationLostError(said, operation="renew", service=entry.service.name)
         self.set_state(entry, "lost", error)
+
+
+def patience(entries: Sequence[Entry]) -> float:
+    """Return the seconds that a renewal of these may take: it ends in time to mend its failure."""
+    grace = min(entry.grace for entry in entries)
+    return grace if grace > 0 else entries[0].interval
