@@ -112,6 +112,8 @@ class RegistryFile:
                     self._disconnect()
                 connection = self._connection or self._connect()
                 yield connection
+            except SvcregError:
+                raise  # it says what is wrong already; a timeout is an OSError, too
             except (sqlite3.Error, OSError) as error:
                 explained = explain(error, self.path, self._timeout)
                 if not isinstance(explained, RegistryTimeoutError):
