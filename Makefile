@@ -74,8 +74,9 @@ test-pythons:  ## The suites that need no server, on every supported Python foun
 	tools/test-pythons
 
 .PHONY: test-latest
-test-latest: $(VENV)/.dev  ## The etcd tests against etcd 3.6, which is built with the Go toolchain
-	tools/install-servers etcd-latest
+test-latest: $(VENV)/.dev  ## Consul's and etcd's tests against 1.22 and 3.6, which are built with the Go toolchain
+	tools/install-servers consul-latest etcd-latest
+	SVCREG_CONSUL_VERSION=1.22 $(PYTEST) tests/conformance/test_consul.py tests/integration/consul tests/faults/consul
 	SVCREG_ETCD_VERSION=3.6 $(PYTEST) tests/conformance/test_etcd.py tests/integration/etcd tests/faults/etcd
 
 .PHONY: bench

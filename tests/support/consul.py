@@ -24,7 +24,7 @@ from typing import Any
 import pytest
 import trustme
 
-from tests.support.servers import Process, eventually, find_program
+from tests.support.servers import _CACHE, _ENVIRON, Process, eventually, find_program
 
 MASTER = "5ec2e7aa-5ec2-4e7a-aa11-0123456789ab"
 """The token that may do everything, on agents that have ACLs."""
@@ -38,7 +38,15 @@ def unique(name: str = "t") -> str:
 
 
 def program() -> str:
-    """Return the path of consul; skips the test without one."""
+    """Return the path of consul; skips the test without one.
+
+    It is the one from Debian, unless `SVCREG_CONSUL_VERSION` says with what the version begins.
+    """
+    wanted = _ENVIRON.get("SVCREG_CONSUL_VERSION", "1.8")
+    for folder in sorted((_CACHE / "consul").glob(f"{wanted}*")):
+        found = next((path for path in folder.glob("**/bin/consul") if path.is_file()), None)
+        if (folder / ".complete").exists() and found and "SVCREG_TEST_CONSUL" not in _ENVIRON:
+            return str(found)
     return find_program("consul", "consul")
 
 
