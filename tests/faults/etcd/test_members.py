@@ -13,8 +13,9 @@ from functools import partial
 
 import pytest
 
-from tests.faults.etcd.conftest import Fleet, Subject
-from tests.support.etcd import Etcd, wait_for
+from svcreg.testing.conformance.faces import BlockingClient, Held
+from tests.faults.etcd.conftest import Fleet, Subject, node
+from tests.support.etcd import Etcd, unique, wait_for
 
 ROUNDS = int(os.environ.get("SVCREG_ROUNDS", "3"))  # read now: tests run without such settings
 TTL = 6.0
@@ -49,6 +50,24 @@ def black_hole_connected(fleet: Fleet) -> tuple[int, Callable[[], None]]:
     return number, fleet.proxies[number].heal
 
 
+def test_short_lease_outlives_a_member_that_falls_silent(fleet: Fleet, prefix: str) -> None:
+    """Nothing is watched here, so only the renewals can notice."""
+    name = unique("svc")
+    client = BlockingClient(fleet.url(prefix))
+    try:
+        for _ in range(ROUNDS if ROUNDS > 3 else 1):
+            held = client.register(node(name, "own"), ttl=3.0)
+            key = f"{prefix}{name}/own"
+            before = fleet.cluster.leader().items(key)[key]
+            proxy = fleet.proxies[fleet.connected()]
+            proxy.black_hole()
+            wait_for(partial(is_renewed, held, time.time() + 4.0), 12, "renewals elsewhere")
+            assert fleet.cluster.leader().items(key)[key] == before
+            proxy.heal()
+    finally:
+        client.end()
+
+
 def start_again(member: Etcd) -> None:
     member.stop()
     member.start()
@@ -79,7 +98,8 @@ def test_registration_stays_and_watch_misses_nothing_when(
             subject.await_events(expected)
             delays.append(time.monotonic() - broken_at)
 
-            wait_for(partial(is_renewed, subject, subject.held.raw.last_renewal), TTL, "a renewal")
+            since = subject.held.raw.last_renewal
+            wait_for(partial(is_renewed, subject.held, since), TTL, "a renewal")
             mend()
             wait_for(fleet.other(broken).is_healthy, 10)
             assert subject.record(fleet.cluster.leader()) == before  # same lease, never put again
@@ -94,8 +114,8 @@ def test_registration_stays_and_watch_misses_nothing_when(
     )
 
 
-def is_renewed(subject: Subject, since: float) -> bool:
-    return bool(subject.held.raw.last_renewal > since)
+def is_renewed(held: Held, since: float) -> bool:
+    return bool(held.raw.last_renewal > since)
 
 
 def quorum(fleet: Fleet, broken: int) -> Etcd | None:

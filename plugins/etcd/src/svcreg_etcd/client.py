@@ -110,9 +110,9 @@ class Client:
 
     @contextlib.asynccontextmanager
     async def stream(
-        self, path: str, request: Any, reply: Any, *, metadata: Metadata
+        self, path: str, request: Any, reply: Any, *, timeout: float, metadata: Metadata
     ) -> AsyncIterator[Stream]:
-        """Open a stream both ways for as long as the block runs.
+        """Open a stream both ways, within `timeout` seconds, for as long as the block runs.
 
         Raises:
             RpcError: It could not be opened, or ended.
@@ -120,9 +120,10 @@ class Client:
         method = self._channel.request(
             path, Cardinality.STREAM_STREAM, request, reply, metadata=metadata
         )
-        with self._translated("timed out"):
+        with self._translated(f"no connection within {timeout:.3g} s"):
             async with method as stream:
-                await stream.send_request()
+                async with asyncio.timeout(timeout):
+                    await stream.send_request()
                 opened = Stream(self, stream)
                 try:
                     yield opened

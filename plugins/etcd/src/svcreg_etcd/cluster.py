@@ -91,11 +91,18 @@ class Cluster:
             if not error.is_lease_gone:
                 raise
 
-    async def keep_alive(self, lease_id: int) -> bool:
-        """Extend a lease; tell whether it is still there."""
+    async def keep_alive(self, lease_id: int, patience: float) -> bool:
+        """Extend a lease; tell whether it is still there.
+
+        Args:
+            lease_id: The lease.
+            patience: Seconds that one member gets to answer, where that is less than usual.
+        """
         request = m.LeaseKeepAliveRequest(ID=lease_id)
         reply = m.LeaseKeepAliveResponse
-        answer = await self._call("Lease/LeaseKeepAlive", request, reply, is_stream=True)
+        answer = await self._call(
+            "Lease/LeaseKeepAlive", request, reply, patience=patience, is_stream=True
+        )
         return bool(answer.TTL > 0)
 
     async def lease_keys(self, lease_id: int) -> set[bytes] | None:
@@ -106,12 +113,21 @@ class Cluster:
 
     @contextlib.asynccontextmanager
     async def watch_stream(self) -> AsyncIterator[tuple[Client, Stream]]:
-        """Open a stream of watches on the present member."""
+        """Open a stream of watches on the present member, which is left when it is lost.
+
+        Raises:
+            RpcError: It could not be opened, or ended.
+        """
         client = self._current()
-        metadata = await self._metadata(client)
-        path = "/etcdserverpb.Watch/Watch"
-        async with client.stream(path, m.WatchRequest, m.WatchResponse, metadata=metadata) as made:
-            yield client, made
+        path, kinds = "/etcdserverpb.Watch/Watch", (m.WatchRequest, m.WatchResponse)
+        try:
+            metadata = await self._metadata(client)
+            async with client.stream(path, *kinds, timeout=self._try, metadata=metadata) as made:
+                yield client, made
+        except RpcError as error:
+            if error.is_lost:
+                self.leave(client)
+            raise
 
     # Which member.
 
@@ -143,6 +159,7 @@ class Cluster:
         request: Any,
         reply: Any,
         *,
+        patience: float = MAX_TRY,
         is_stream: bool = False,
         is_repeatable: bool = True,
     ) -> Any:
@@ -161,8 +178,9 @@ class Cluster:
             left = self._settings.timeout - (asked_at - started)
             try:
                 async with self._slots:
+                    limit = min(self._try, patience, left)
                     return await self._ask(
-                        client, path, request, reply, timeout=min(self._try, left), stream=is_stream
+                        client, path, request, reply, timeout=limit, stream=is_stream
                     )
             except RpcError as error:
                 if not error.is_lost:

@@ -6,23 +6,19 @@ import asyncio
 import logging
 import secrets
 import time
-from collections import deque
-from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
-from enum import Enum
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from svcreg_etcd import messages as m
 from svcreg_etcd.cluster import Cluster
 from svcreg_etcd.errors import RpcError
-
-BATCH_RECORDS = 100
-"""Records in one transaction; etcd's limit is 128 operations (`--max-txn-ops`)."""
-
-BATCH_BYTES = 1_000_000
-"""Bytes of values in one transaction; etcd's limit is 1.5 MiB (`--max-request-bytes`)."""
+from svcreg_etcd.requests import BATCH_BYTES, BATCH_RECORDS, Kind, Request, Requests
 
 RECONCILE_PERIOD = 10.0
 """Seconds, at least, between two looks at what hangs on the lease: about 0.1 kB for each record."""
+
+MIN_PATIENCE = 0.5
+"""Seconds, at least, that a member gets to acknowledge a renewal; else a quarter of the TTL."""
 
 _log = logging.getLogger("svcreg.etcd")
 
@@ -45,27 +41,10 @@ class Record:
         self.is_wanted = True
 
 
-class _Kind(Enum):
-    PUT = 1
-    DROP = 2
-    MEND = 3
-
-
-class _Request:
-    """One key to write or withdraw, or all to be looked after."""
-
-    def __init__(self, kind: _Kind, key: bytes = b"", value: bytes = b"") -> None:
-        self.kind = kind
-        self.key = key
-        self.value = value
-        self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-
-
 class Lease:
     """The records of one TTL. Loop only.
 
-    All requests go through one task, in their order: what comes while a transaction is under way
-    shares the next one. A request whose caller has gone before it was sent is not sent.
+    All writes go through one queue, so that a withdrawal can overtake nothing.
 
     Attributes:
         records: By key.
@@ -79,13 +58,8 @@ class Lease:
         self._lost_at: float | None = None
         self._looked_at = 0.0
         self._is_blind = False
-        self._requests: deque[_Request] = deque()
-        self._worker: asyncio.Task[None] | None = None
-        self._work_on: dict[_Kind, Callable[[Sequence[_Request]], Coroutine[Any, Any, None]]] = {
-            _Kind.PUT: self._put,
-            _Kind.DROP: self._drop,
-            _Kind.MEND: self._mend,
-        }
+        self._requests = Requests(self._handle)
+        self._keeping: asyncio.Task[None] | None = None
 
     async def put(self, values: Mapping[bytes, bytes]) -> None:
         """Write records, whoever has written them before; return when all are acknowledged.
@@ -93,7 +67,9 @@ class Lease:
         Raises:
             RpcError: At least one was not.
         """
-        await self._submit([_Request(_Kind.PUT, key, value) for key, value in values.items()])
+        await self._requests.submit(
+            [Request(Kind.PUT, key, value) for key, value in values.items()]
+        )
 
     async def drop(self, keys: Iterable[bytes]) -> None:
         """Withdraw records of ours; what somebody else has written since stays.
@@ -101,11 +77,11 @@ class Lease:
         Raises:
             RpcError: Not acknowledged; `keep` tries again.
         """
-        requests = [_Request(_Kind.DROP, key) for key in keys]
+        requests = [Request(Kind.DROP, key) for key in keys]
         for request in requests:
             if request.key in self.records:
                 self.records[request.key].is_wanted = False
-        await self._submit(requests)
+        await self._requests.submit(requests)
 
     async def keep(self) -> None:
         """Extend the lease. Now and then, and after a loss, put what is missing.
@@ -113,62 +89,45 @@ class Lease:
         Raises:
             RpcError: The cluster could not be asked.
         """
+        if self._keeping is None or self._keeping.done():
+            self._keeping = asyncio.create_task(self._keep(), name="svcreg-etcd-keep")
+            self._keeping.add_done_callback(_note_outcome)
+        # It goes on although nobody waits any more: core may be less patient than it takes to
+        # find a member that answers.
+        await asyncio.wait({self._keeping})
+        self._keeping.result()
+
+    async def _keep(self) -> None:
         lease_id = self._id
-        if lease_id is not None and not await self._cluster.keep_alive(lease_id):
-            self._lose(lease_id)
+        if lease_id is not None:
+            patience = max(self._ttl / 4, MIN_PATIENCE)
+            if not await self._cluster.keep_alive(lease_id, patience):
+                self._lose(lease_id)
         is_due = time.monotonic() - self._looked_at >= RECONCILE_PERIOD
         if self._id is None or self._lost_at is not None or is_due:
-            await self._submit([_Request(_Kind.MEND)])
+            await self._requests.submit([Request(Kind.MEND)])
 
     async def close(self) -> None:
         """End the lease, and with it the records; a cluster that is away leaves it to the TTL."""
-        if self._worker is not None:
-            self._worker.cancel()
-            await asyncio.wait({self._worker})
+        if self._keeping is not None:
+            self._keeping.cancel()
+            await asyncio.wait({self._keeping})
+        await self._requests.close()
         if self._id is not None:
             await self._cluster.revoke(self._id)
 
     # The worker.
 
-    async def _submit(self, requests: Sequence[_Request]) -> None:
-        self._requests.extend(requests)
-        if self._worker is None or self._worker.done():
-            self._worker = asyncio.create_task(self._work(), name="svcreg-etcd-lease")
-        await asyncio.gather(*(request.done for request in requests))
+    async def _handle(self, batch: Sequence[Request]) -> None:
+        kind = batch[0].kind
+        if kind is Kind.PUT:
+            await self._put(batch)
+        elif kind is Kind.DROP:
+            await self._drop(batch)
+        else:
+            await self._mend()
 
-    async def _work(self) -> None:
-        while self._requests:
-            await asyncio.sleep(0)  # requests of one turn of the loop share a transaction
-            batch = self._take()
-            if not batch:
-                continue
-            try:
-                await self._work_on[batch[0].kind](batch)
-            except Exception as error:  # whatever it is, those who wait are told
-                _settle(batch, error)
-            else:
-                _settle(batch, None)
-
-    def _take(self) -> list[_Request]:
-        """Take requests of one kind that fit into one transaction, each key once."""
-        batch: list[_Request] = []
-        keys: set[bytes] = set()
-        size = 0
-        while self._requests and len(batch) < BATCH_RECORDS:
-            request = self._requests[0]
-            is_other = bool(batch) and request.kind is not batch[0].kind
-            is_full = bool(batch) and size + len(request.value) > BATCH_BYTES
-            if request.done.done():  # cancelled
-                self._requests.popleft()
-                continue
-            if is_other or is_full or (request.key in keys and request.kind is not _Kind.MEND):
-                break
-            batch.append(self._requests.popleft())
-            keys.add(request.key)
-            size += len(request.value)
-        return batch
-
-    async def _put(self, batch: Sequence[_Request]) -> None:
+    async def _put(self, batch: Sequence[Request]) -> None:
         try:
             await self._write(batch)
         except RpcError as error:
@@ -184,11 +143,11 @@ class Lease:
                     try:
                         await self._write([request])
                     except RpcError as own:
-                        _settle([request], own)
+                        request.settle(own)
             else:
                 raise
 
-    async def _write(self, batch: Sequence[_Request]) -> None:
+    async def _write(self, batch: Sequence[Request]) -> None:
         lease_id = await self._granted()
         # What may be there already is read first: an unchanged record is not written again.
         known = [(request, self.records.get(request.key)) for request in batch]
@@ -214,14 +173,14 @@ class Lease:
         for request in batch:
             self.records[request.key].is_settled = True
 
-    def _undo(self, known: Iterable[tuple[_Request, Record | None]]) -> None:
+    def _undo(self, known: Iterable[tuple[Request, Record | None]]) -> None:
         for request, record in known:
             if record is None:
                 self.records.pop(request.key, None)
             else:
                 self.records[request.key] = record
 
-    async def _drop(self, batch: Sequence[_Request]) -> None:
+    async def _drop(self, batch: Sequence[Request]) -> None:
         keys = [request.key for request in batch if request.key in self.records]
         for key in keys:
             self.records[key].is_wanted = False
@@ -256,7 +215,7 @@ class Lease:
             ],
         )
 
-    async def _mend(self, _batch: Sequence[_Request]) -> None:
+    async def _mend(self) -> None:
         unwanted = [key for key, record in self.records.items() if not record.is_wanted]
         for keys in _chunks(unwanted):
             await self._withdraw(keys)
@@ -380,11 +339,7 @@ def _chunks(keys: Sequence[bytes]) -> Iterator[Sequence[bytes]]:
         yield keys[start : start + BATCH_RECORDS]
 
 
-def _settle(batch: Iterable[_Request], error: Exception | None) -> None:
-    for request in batch:
-        if request.done.done():
-            continue
-        if error is None:
-            request.done.set_result(None)
-        else:
-            request.done.set_exception(error.again() if isinstance(error, RpcError) else error)
+def _note_outcome(task: asyncio.Task[None]) -> None:
+    """Take note of an error, which may interest nobody any more."""
+    if not task.cancelled():
+        task.exception()

@@ -10,8 +10,9 @@ from collections.abc import Sequence
 from svcreg import Service
 from svcreg_etcd import messages as m
 from svcreg_etcd.cluster import Cluster
-from svcreg_etcd.lease import BATCH_RECORDS, Lease
+from svcreg_etcd.lease import Lease
 from svcreg_etcd.records import Keyspace
+from svcreg_etcd.requests import BATCH_RECORDS
 
 CLOSE_TIMEOUT = 1.0
 """Seconds that closing waits for the leases to be revoked; after that their TTL does it."""

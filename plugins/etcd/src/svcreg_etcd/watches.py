@@ -188,8 +188,6 @@ class _Line:
                 await self._receive(client, stream)
         except RpcError as caught:
             error = caught
-            if self._client is not None and error.is_lost:
-                self._cluster.leave(self._client)
         finally:
             self._error = error
             self._opened.set()
