@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import logging
 import os
+import subprocess
+import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -244,3 +247,33 @@ class TestUnixSocket:
                 with registry.register(one(name)):
                     assert registry.get(name) == (one(name),)
                     assert agent.ids(name)
+
+
+def test_agent_may_be_named_by_host(consul: Agent, connect: OpenRegistry) -> None:
+    name = unique()
+    address = f"localhost:{consul.ports['http']}"
+    with connect(address) as registry, registry.register(one(name)):
+        assert registry.get(name) == (one(name),)
+    eventually(lambda: not consul.entries(name))
+
+
+def test_process_that_ends_withdraws_although_it_has_to_resolve_again(consul: Agent) -> None:
+    name = unique()
+    program = f"""
+import svcreg, svcreg_consul.transport
+from svcreg import Node, Service
+svcreg_consul.transport.IDLE_SECONDS = 0.05  # so that the exit needs a connection of its own
+registry = svcreg.open("consul://localhost:{consul.ports["http"]}")
+registry.register(Service({name!r}, nodes=[Node("{name}-1", "10.0.0.5:80")]), ttl=60)
+input()
+"""
+    child = subprocess.Popen([sys.executable, "-c", program], stdin=subprocess.PIPE)
+    try:
+        eventually(lambda: consul.ids(name), 20)
+        time.sleep(0.2)  # the connection is closed meanwhile
+        child.communicate(b"\n", 20)
+        assert child.returncode == 0
+        eventually(lambda: not consul.entries(name), 2)
+    finally:
+        child.kill()
+        child.wait()
