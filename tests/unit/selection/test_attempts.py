@@ -2,21 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
 
 from svcreg import ConfigError
-from svcreg.selection import Attempts, RetryBudget, RoundRobin, Selector
+from svcreg.model import Node
+from svcreg.selection import Attempts, RetryBudget, Selector
 from svcreg.selection import attempts as module
 from tests.support.engine import NAME, service
+
+
+class First:
+    """A strategy that would always ask the same node."""
+
+    def pick(self, nodes: Sequence[Node], key: str | None) -> Node:
+        return nodes[0]
 
 
 def attempts(
     *node_ids: str, budget: RetryBudget | None = None, count: int = 3, timeout: float | None = None
 ) -> Attempts:
     known = (service(*node_ids),)
-    selector = Selector(NAME, lambda _: known, lambda _: None, RoundRobin())
+    selector = Selector(NAME, lambda _: known, lambda _: None, First())
     return Attempts(
         selector,
         budget or RetryBudget(),
