@@ -338,9 +338,7 @@ class Certificates:
         self._authority.cert_pem.write_to_path(self.ca)
         self.cert, self.key = self.issue("server", "127.0.0.1", "localhost")
 
-    def issue(
-        self, name: str, *identities: str, common_name: str | None = None
-    ) -> tuple[str, str]:
+    def issue(self, name: str, *identities: str, common_name: str | None = None) -> tuple[str, str]:
         """Sign a certificate; return the paths of it and of its key."""
         signed = self._authority.issue_cert(*(identities or ("client",)), common_name=common_name)
         cert, key = str(self._folder / f"{name}.pem"), str(self._folder / f"{name}-key.pem")
@@ -384,5 +382,3 @@ def prefix() -> str:
 
 def _b64(raw: bytes) -> str:
     return base64.b64encode(raw).decode()
-
-

@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from svcreg.errors import ConfigError
 from svcreg_etcd import messages as m
 from svcreg_etcd.client import Client, Stream
 from svcreg_etcd.cluster import Cluster
@@ -188,6 +189,8 @@ class _Line:
                 await self._receive(client, stream)
         except RpcError as caught:
             error = caught
+        except ConfigError as caught:  # a password file that has gone, say
+            error = RpcError(UNAVAILABLE, str(caught), error.endpoint)
         finally:
             self._error = error
             self._opened.set()
