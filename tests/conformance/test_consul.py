@@ -8,6 +8,8 @@ import pytest
 
 from svcreg.testing import BackendConformance
 from svcreg.testing.conformance import hygiene
+from svcreg.testing.conformance.liveness import Liveness
+from svcreg.testing.conformance.watches import Watches
 from tests.support.consul import (
     MASTER,
     Agent,
@@ -78,8 +80,11 @@ class TestConsul(Conformance):
         return f"consul://{consul.address}"
 
 
-class TestSharedWatch(Conformance):
+class TestSharedWatch(Watches, Liveness):
     """Every watch goes over the catalogue, as beyond the bound of long polls."""
+
+    ttl = 1.0
+    grace = 2.0
 
     @pytest.fixture
     def backend_url(self, consul: Agent) -> str:

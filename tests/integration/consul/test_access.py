@@ -35,7 +35,8 @@ def one(name: str) -> Service:
 
 @pytest.fixture(scope="module")
 def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Agent]:
-    with running_agent(tmp_path_factory.mktemp("acl"), token=MASTER, config=acl_config()) as agent:
+    config = {**acl_config(), "log_level": "debug"}  # at which it logs URLs
+    with running_agent(tmp_path_factory.mktemp("acl"), token=MASTER, config=config) as agent:
         yield agent
 
 
@@ -260,9 +261,11 @@ def test_agent_may_be_named_by_host(consul: Agent, connect: OpenRegistry) -> Non
 def test_process_that_ends_withdraws_although_it_has_to_resolve_again(consul: Agent) -> None:
     name = unique()
     program = f"""
-import svcreg, svcreg_consul.transport
+import functools, aiohttp, svcreg, svcreg_consul.transport
 from svcreg import Node, Service
-svcreg_consul.transport.IDLE_SECONDS = 0.05  # so that the exit needs a connection of its own
+# So that the exit needs a connection of its own, and has to ask where that goes.
+svcreg_consul.transport.IDLE_SECONDS = 0.05
+aiohttp.TCPConnector = functools.partial(aiohttp.TCPConnector, use_dns_cache=False)
 registry = svcreg.open("consul://localhost:{consul.ports["http"]}")
 registry.register(Service({name!r}, nodes=[Node("{name}-1", "10.0.0.5:80")]), ttl=60)
 input()
