@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from google.protobuf import descriptor_pool
+import subprocess
+import sys
+
+import pytest
 
 from svcreg_etcd import messages as m
 
@@ -27,9 +30,37 @@ def test_unknown_fields_are_skipped() -> None:
     assert answer.more
 
 
-def test_default_pool_knows_nothing_of_them() -> None:
-    try:
-        descriptor_pool.Default().FindMessageTypeByName("etcdserverpb.RangeRequest")
-    except KeyError:
-        return
-    raise AssertionError("the messages are in the pool that all libraries share")
+# What the generated code of another etcd client does when it is imported: its files and messages,
+# named as etcd names them, go into the pool that all libraries of a process share.
+OTHER_CLIENT = """
+from google.protobuf import descriptor_pb2, descriptor_pool
+for name, message in (("rpc", "RangeRequest"), ("kv", "KeyValue"), ("auth", "User")):
+    file = descriptor_pb2.FileDescriptorProto(name=f"{name}.proto", package="etcdserverpb")
+    file.message_type.add(name=message)
+    descriptor_pool.Default().AddSerializedFile(file.SerializeToString())
+"""
+OURS = """
+from svcreg_etcd import messages
+assert messages.RangeRequest(key=b"k").SerializeToString() == b"\\x0a\\x01k"
+"""
+
+
+@pytest.mark.parametrize("program", [OTHER_CLIENT + OURS, OURS + OTHER_CLIENT])
+def test_other_clients_of_etcd_may_be_imported_before_and_after(program: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=30, check=False
+    )
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("implementation", ["python", "upb"])
+def test_every_implementation_of_protobuf_will_do(implementation: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", OURS],
+        env={"PROTOCOL_BUFFERS_PYTHON_IMPLEMENTATION": implementation},
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
