@@ -39,11 +39,12 @@ def shows(agent: Agent, service: Service, timeout: float = 10.0) -> float:
     return time.monotonic() - started
 
 
+@pytest.mark.parametrize("polls", [32, 0], ids=["long poll", "shared watch"])
 def test_agent_that_lost_everything_is_told_again_within_a_ttl(
-    own_agent: Agent, connect: OpenRegistry
+    own_agent: Agent, connect: OpenRegistry, polls: int
 ) -> None:
     service = one(unique())
-    reader = connect(own_agent.address)
+    reader = connect(own_agent.address, polls=polls)
     registration = connect(own_agent.address).register(service, ttl=TTL)
     assert reader.get(service.name) == (service,)
     own_agent.kill()

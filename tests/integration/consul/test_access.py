@@ -21,6 +21,7 @@ from tests.support.consul import (
     acl_config,
     running_agent,
     unique,
+    version,
 )
 from tests.support.servers import eventually
 
@@ -59,6 +60,18 @@ class TestAcls:
             "the token needs service:write"
         )
         assert not caught.value.retryable
+
+    def test_service_that_may_not_be_seen_is_said_to_be_there(
+        self, guarded: Agent, connect: OpenRegistry
+    ) -> None:
+        if version() < (1, 11):
+            pytest.skip("agents before 1.11 do not say that they left something out")
+        name = unique()
+        guarded.put("agent/service/register", {"Name": name, "ID": name})
+        registry = connect(guarded.address, token=guarded.add_token('key "x" { policy = "read" }'))
+        with pytest.raises(PermissionDeniedError, match="needs service:read"):
+            registry.get(name)
+        assert registry.get(unique()) == ()
 
     def test_unknown_token_is_said_to_be_one(self, guarded: Agent, connect: OpenRegistry) -> None:
         unknown = "11111111-2222-3333-4444-555555555555"

@@ -18,7 +18,7 @@ from typing import TypeVar
 
 import msgspec
 
-from svcreg.errors import ProtocolError, RegistryError
+from svcreg.errors import ProtocolError, RegistryUnavailableError
 from svcreg.model import check_name
 from svcreg_consul.askers import Askers
 from svcreg_consul.queries import BlockingQuery
@@ -129,7 +129,7 @@ class Catalogue:
                 self._states.pop(one, None)
                 self._dirty.pop(one, None)
 
-    def _fail(self, error: RegistryError) -> None:
+    def _fail(self, error: BaseException) -> None:
         for followers in self._followers.values():
             for follower in followers:
                 follower.fail(error)
@@ -159,15 +159,16 @@ class Catalogue:
                 for _ in range(READERS):
                     group.create_task(self._read())
                 group.create_task(self._sweep())
-        except* RegistryError as group_error:
+        except* Exception as group_error:
             error: BaseException = group_error
             while isinstance(error, BaseExceptionGroup):
                 error = error.exceptions[0]
-            assert isinstance(error, RegistryError)  # noqa: S101 - the group holds nothing else
             self._fail(error)
         finally:
             if not ready.done():
                 ready.set_result(None)
+            # Who joined while this was ending must not wait for ever.
+            self._fail(RegistryUnavailableError("consul: the watch of the catalogue has ended"))
 
     async def _follow_names(self, baseline: asyncio.Event) -> None:
         query = BlockingQuery(self._askers.names("watch", self._dc))
@@ -270,7 +271,7 @@ class _Follower:
         self.name = name
         self._missing: set[str] | None = None
         self._states: dict[str, State] = {}
-        self._error: RegistryError | None = None
+        self._error: BaseException | None = None
         self._news = asyncio.Event()
 
     def begin(self, known: Update, missing: Iterable[str]) -> None:
@@ -285,8 +286,8 @@ class _Follower:
             self._states[name] = state
             self._wake()
 
-    def fail(self, error: RegistryError) -> None:
-        self._error = error
+    def fail(self, error: BaseException) -> None:
+        self._error = self._error or error  # the first one says why
         self._news.set()
 
     async def take(self) -> Update:

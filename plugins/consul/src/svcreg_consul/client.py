@@ -83,11 +83,26 @@ class Client:
         return self._transport.is_down(address)
 
     async def entries(self, call: Call, name: str, query: Query = Query()) -> Reply:  # noqa: B008 - immutable
-        """Read every instance of a service with its checks: `/v1/health/service/NAME`."""
+        """Read every instance of a service with its checks: `/v1/health/service/NAME`.
+
+        Raises:
+            PermissionDeniedError: There are some, and the token may see none (Consul 1.11 and
+                later say so).
+        """
         lane = self._lane(call, query)
-        return self._reply(
-            call, await lane.health.service(name, near=self._options.near or None, **_read(query))
-        )
+        near = self._options.near or None
+        answer: Answer = await lane.health.service(name, near=near, **_read(query))
+        reply = self._reply(call, answer)
+        is_filtered = answer.headers.get("X-Consul-Results-Filtered-By-ACLs") == "true"
+        if is_filtered and reply.body.strip() in (b"[]", b"null"):
+            raise PermissionDeniedError(
+                f"consul: {call} at {answer.address.label}: the token may see no node of it; "
+                f"it needs {_RIGHTS['get']}",
+                backend="consul",
+                operation=call.operation,
+                service=call.service,
+            )
+        return reply
 
     async def checks(self, call: Call, query: Query) -> Reply:
         """Read every check there is: `/v1/health/state/any`."""
