@@ -155,9 +155,10 @@ class Client:
         if isinstance(error, GRPCError):
             self.heard_at = time.monotonic()
             return RpcError(error.status.name, error.message or "no reason given", self.endpoint)
-        is_lost = not isinstance(error, TimeoutError)
         code, said = DEADLINE_EXCEEDED, silence
-        if is_lost:
+        if not isinstance(error, TimeoutError) and self._channel.is_up:
+            code, said = UNAVAILABLE, f"the call was cut off: {error}"
+        elif not isinstance(error, TimeoutError):
             self.is_lost = True
             code, said = UNAVAILABLE, _describe(self._channel.end_error or error)
             if not self._channel.has_heard and said == LOST:
@@ -247,6 +248,11 @@ class _Channel(Channel):
     @property
     def has_connected(self) -> bool:
         return self._made is not None and self._made.transport is not None
+
+    @property
+    def is_up(self) -> bool:
+        transport = self._made.transport if self._made is not None else None
+        return transport is not None and not transport.is_closing()
 
     @property
     def has_heard(self) -> bool:
