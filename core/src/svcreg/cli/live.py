@@ -112,6 +112,7 @@ def show_live(registry: svcreg.Registry, name: str | None, *, title: str) -> Non
         registry.watch(name) as events,
         Live(get_renderable=view.render, console=console(), refresh_per_second=_REFRESHES) as live,
     ):
+        live.refresh()  # rich would wait for the first interval to end
         for event in events:
             view.apply(event)
             live.refresh()
