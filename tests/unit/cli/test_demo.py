@@ -27,7 +27,8 @@ class Program(Actor):
 
     cast: ClassVar[dict[str, Program]] = {}
     ports = itertools.count(1)
-    mistake = ""
+    mute = ""  # the node id of one that does not answer
+    impostor = ""  # the node id that all of them answer with
     registry: library.Registry | None = None
 
     def start(self, environ: Mapping[str, str]) -> None:
@@ -55,9 +56,9 @@ class Program(Actor):
         if not program.is_alive:
             program.ask_to_end()
             raise ConnectionRefusedError(111, "Connection refused")
-        if cls.mistake == "nobody answers":
+        if node.id == cls.mute:
             raise ValueError("not enough values to unpack")
-        return cls.mistake or node.id, program.phrase.format(name="Ada", time="now"), "4711"
+        return cls.impostor or node.id, program.phrase.format(name="Ada", time="now"), "4711"
 
 
 @pytest.fixture(autouse=True)
@@ -135,10 +136,11 @@ def test_address_reaches_the_programs(
     assert environ.items() >= {"PATH": os.environ["PATH"]}.items()
 
 
+@pytest.mark.parametrize("node_id", ["greeter-1", "clock-1"])
 def test_answers_that_are_not_as_told_fail_the_demo(
-    svcreg: Svcreg, url: str, monkeypatch: pytest.MonkeyPatch
+    svcreg: Svcreg, url: str, monkeypatch: pytest.MonkeyPatch, node_id: str
 ) -> None:
-    monkeypatch.setattr(Program, "mistake", "nobody answers")
+    monkeypatch.setattr(Program, "mute", node_id)
     result = svcreg("demo", "--registry", url, code=1)
     assert "error: demo: the answers above are not those that the story promises" in result.stderr
     assert "no answer; the client goes on" in result.stdout
@@ -149,7 +151,7 @@ def test_answers_that_are_not_as_told_fail_the_demo(
 def test_answer_of_another_node_fails_the_demo(
     svcreg: Svcreg, url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Program, "mistake", "greeter-9")
+    monkeypatch.setattr(Program, "impostor", "greeter-9")
     error = svcreg("demo", "--registry", url, code=1).stderr
     assert error.startswith("error: demo: greeter-9 answered where ")
 

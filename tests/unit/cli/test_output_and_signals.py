@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Iterator
+from types import FrameType
 
 import pytest
 from hypothesis import given
@@ -40,29 +41,39 @@ def test_metadata_is_sorted_by_key() -> None:
     assert format_metadata({}) == ""
 
 
+def _handle(_number: int, _frame: FrameType | None) -> None:
+    """Handle a signal that is meant for the block."""
+    raise AssertionError("the signal went past the block")
+
+
+@pytest.fixture(autouse=True)
+def _handlers() -> Iterator[None]:
+    """Handle the signals, which whoever runs the tests may have had ignored."""
+    previous = {each: signal.signal(each, _handle) for each in STOPPING}
+    yield
+    for each, handler in previous.items():
+        signal.signal(each, handler)
+
+
 @pytest.fixture(params=STOPPING)
-def number(request: pytest.FixtureRequest) -> Iterator[signal.Signals]:
-    """A signal whose handling is restored after the test."""
-    previous = signal.getsignal(request.param)
-    yield request.param
-    signal.signal(request.param, previous)
+def number(request: pytest.FixtureRequest) -> signal.Signals:
+    chosen: signal.Signals = request.param
+    return chosen
 
 
 def test_signal_ends_the_block_and_its_handling_is_restored(number: signal.Signals) -> None:
-    before = [signal.getsignal(each) for each in STOPPING]
     is_after = False
     with until_stopped():
         signal.raise_signal(number)
         is_after = True
     assert not is_after
-    assert [signal.getsignal(each) for each in STOPPING] == before
+    assert {signal.getsignal(each) for each in STOPPING} == {_handle}
 
 
 def test_block_that_ends_by_itself_restores_the_handling() -> None:
-    before = [signal.getsignal(each) for each in STOPPING]
     with pytest.raises(ValueError), until_stopped():
         raise ValueError
-    assert [signal.getsignal(each) for each in STOPPING] == before
+    assert {signal.getsignal(each) for each in STOPPING} == {_handle}
 
 
 def test_signal_that_was_ignored_stays_ignored(number: signal.Signals) -> None:

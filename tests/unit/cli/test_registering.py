@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import json
 import re
 import signal
 import socket
@@ -109,6 +110,7 @@ def test_optional_keeps_trying_while_the_registry_is_away(
     args = ("--registry", "acme", "--optional", "--output", "json")
     result = svcreg.meanwhile(lambda running: running.wait_for("nobody answers"), *HELLO, *args)
     assert set(states(result.stdout)) == {"pending", "closed"}
+    assert json.loads(result.stdout.splitlines()[-1])["error"] is None  # the end is as it should be
 
 
 def test_node_is_unlisted_until_its_check_passes(

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 import svcreg as library
+from svcreg.cli import live
 from tests.support.plugins import Distributions
 from tests.unit.cli.support import (
     STOPPING,
@@ -71,13 +72,13 @@ def test_table_in_a_pipe_is_a_line_of_text_per_node(
     svcreg: Svcreg, registry: library.Registry
 ) -> None:
     add(registry, "hello", "h-1", "1.0", zone="z1")
-    add(registry, "hello", "h-2", note="\x1b[2J")
+    add(registry, "hello", "h-2", note="\x1b[2J[red]")
     result = svcreg.meanwhile(
         lambda running: running.wait_for("h-1", "h-2"), "watch", "--output", "table"
     )
     lines = sorted(line.split()[1:] for line in result.stdout.splitlines())
     assert lines == [
-        ["create", "hello", "-", "h-2", "10.0.0.5:80", r"note=\x1b[2J"],
+        ["create", "hello", "-", "h-2", "10.0.0.5:80", r"note=\x1b[2J[red]"],
         ["create", "hello", "1.0", "h-1", "10.0.0.5:80", "zone=z1"],
     ]
 
@@ -106,8 +107,13 @@ def plain(output: str) -> str:
 
 @pytest.mark.parametrize("name", ["hello", None])
 def test_terminal_gets_a_live_view_that_follows(
-    svcreg: Svcreg, registry: library.Registry, name: str | None
+    svcreg: Svcreg,
+    registry: library.Registry,
+    monkeypatch: pytest.MonkeyPatch,
+    name: str | None,
 ) -> None:
+    monkeypatch.setattr(live, "_REFRESHES", 0.01)  # a change is shown without waiting for one
+
     def change(running: Running) -> None:
         running.wait_for("nothing is registered")
         registration = add(registry, "hello", "h-1", zone="z1")
