@@ -14,7 +14,9 @@ Besides its hooks a backend may have these attributes:
 
 - `capabilities: frozenset[str]`, from `CAPABILITIES`: what it can do and is tested for. Without it
   nothing is claimed.
-- `default_address: str`: what is used where neither argument, URL nor environment names one.
+- `default_address: str`: what is used where neither argument, URL nor environment names one. The
+  instance may set its own, as the environment of the server's own tools has it. Core asks for
+  the route to it when it chooses an address to advertise.
 """
 
 from __future__ import annotations

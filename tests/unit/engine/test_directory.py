@@ -289,6 +289,21 @@ def test_second_outage_does_not_prolong_what_is_held(known: Known, clock: Clock)
     assert ids(known.services) == ["a", "b"]
 
 
+def test_nothing_that_is_held_back_goes_while_the_source_cannot_be_asked(
+    known: Known, clock: Clock
+) -> None:
+    known.apply(Snapshot((service("a", "b"),)))
+    lose_and_restore(known, clock, Snapshot())
+    assert known.obey_at is not None
+    known.lost()
+    clock.now = known.obey_at + 1
+    known.obey()
+    assert ids(known.services) == ["a", "b"]
+    known.apply(Snapshot())  # the source is back, and says the same as before
+    known.obey()
+    assert known.services == ()
+
+
 def test_first_snapshot_after_failures_is_believed(known: Known, clock: Clock) -> None:
     lose_and_restore(known, clock, Snapshot())
     assert known.is_known

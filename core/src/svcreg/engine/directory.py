@@ -131,8 +131,9 @@ class Known:
             self._wake()
 
     def obey(self) -> None:
-        """Let go of what was held back, once its time has come."""
-        if self.obey_at is not None and self._clock() >= self.obey_at:
+        """Let go of what was held back, once its time has come and the source still says so."""
+        is_due = self.obey_at is not None and self._clock() >= self.obey_at
+        if is_due and self.stale_since is None:
             deletes, self._held, self.obey_at = list(self._held), set(), None
             self._commit({}, deletes)
 

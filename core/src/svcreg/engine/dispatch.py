@@ -61,6 +61,7 @@ class Dispatcher:
         }
         (instance,) = backend.get_plugins()
         self.capabilities: frozenset[str] = frozenset(getattr(instance, "capabilities", ()))
+        self.default_address: str = getattr(instance, "default_address", None) or ""
         self.is_connected = False
         self.is_exiting = False
         self._is_used = False

@@ -84,8 +84,6 @@ class Engine:
     def __init__(self, config: Config) -> None:
         self._factory = load_factory(config.backend)
         self.config = config
-        default = getattr(self._factory, "default_address", None) or ""
-        self._location = config.addresses[0] if config.addresses else default
         self._is_closed = False
         self._is_inherited = False
         self._lock = threading.RLock()
@@ -236,7 +234,8 @@ class Engine:
         await self._hide(service)
 
     async def _checked(self, service: Service) -> Service:
-        return await advertised(check_service(service), self._location, self.config.advertise)
+        addresses = self.config.addresses or (self.dispatch.default_address,)
+        return await advertised(check_service(service), addresses[0], self.config.advertise)
 
     async def _show(self, entry: Entry) -> None:
         """Wait until a write of ours shows in what is watched here, so that a reader sees it."""

@@ -63,6 +63,11 @@ class Registrar:
             try:
                 async with self._slots:
                     await self._writer.register(entry)
+                self._take_over(previous)
+                if late := [before for before in previous.values() if before.call is not None]:
+                    for before in late:  # its record may have been written over ours
+                        await self._writer.idle(before)
+                    await self._writer.register(entry)
             except BaseException as error:
                 may_have_happened = not isinstance(
                     error, (ConfigError, InvalidServiceError, PermissionDeniedError)
@@ -72,7 +77,8 @@ class Registrar:
                 if may_have_happened:
                     self._spawn(self._withdraw_again(entry.service, entry.ttl))
                 raise
-        self._take_over(previous)
+        else:
+            self._take_over(previous)
         if entry.state != "closed":  # it may have been closed, or taken over, meanwhile
             self._group(entry).add(entry)
 
