@@ -37,6 +37,7 @@ class ConsulBackend:
 
     def __init__(self, config: Config) -> None:
         settings = load_settings(config)
+        self.default_address = settings.addresses[0].label  # which CONSUL_HTTP_ADDR may name
         self._options = settings.options
         self._client = Client(settings)
         self._askers = Askers(self._client, settings)

@@ -29,6 +29,7 @@ class EtcdBackend:
 
     def __init__(self, config: Config) -> None:
         settings = load_settings(config)
+        self.default_address = settings.endpoints[0]  # which ETCDCTL_ENDPOINTS may name
         self._keyspace = Keyspace(settings.options.layout, settings.options.prefix)
         if not self._keyspace.layout.keeps_endpoints:
             self.capabilities = self.capabilities - {"endpoints"}
