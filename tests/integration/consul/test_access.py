@@ -263,6 +263,23 @@ class TestUnixSocket:
                     assert agent.ids(name)
 
 
+@pytest.mark.parametrize(
+    ("registry", "address"), [("consul", None), ("consul", "{0}"), ("consul://{0}", None)]
+)
+def test_environment_alone_selects_consul(
+    consul: Agent, monkeypatch: pytest.MonkeyPatch, registry: str, address: str | None
+) -> None:
+    monkeypatch.setenv("MICRO_REGISTRY", registry.format(consul.address))
+    if address:
+        monkeypatch.setenv("MICRO_REGISTRY_ADDRESS", address.format(consul.address))
+    else:
+        monkeypatch.setenv("CONSUL_HTTP_ADDR", consul.address)
+    name = unique()
+    with svcreg.open() as opened, opened.register(one(name)):
+        assert opened.get(name) == (one(name),)
+        assert consul.ids(name)
+
+
 def test_agent_may_be_named_by_host(consul: Agent, connect: OpenRegistry) -> None:
     name = unique()
     address = f"localhost:{consul.ports['http']}"
