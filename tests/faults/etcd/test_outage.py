@@ -14,6 +14,7 @@ import pytest
 from svcreg.codec import encode_service
 from svcreg.testing import FaultProxy
 from svcreg.testing.conformance.faces import BlockingClient
+from svcreg_etcd.watches import PROBE_AFTER, PROBE_TIMEOUT
 from tests.faults.etcd.conftest import node
 from tests.support.etcd import Etcd, EtcdCluster, running_cluster, running_etcd, unique, wait_for
 from tests.support.servers import Process
@@ -258,5 +259,24 @@ def test_transaction_whose_answer_was_lost_is_not_run_twice(etcd: Etcd, prefix: 
             client.register(node(name, "second"), ttl=30)
             written = etcd.items(prefix)[f"{prefix}{name}/second"]
             assert written["version"] == 1
+        finally:
+            client.end()
+
+
+def test_watch_of_an_idle_etcd_is_not_taken_for_dead(tmp_path: Path, prefix: str) -> None:
+    """Nothing at all is written, and keys of nobody else are there to be read."""
+    with running_etcd(tmp_path) as server, FaultProxy(server.endpoint) as proxy:
+        client = BlockingClient(f"etcd://{proxy.address}?prefix={prefix}")
+        try:
+            name = unique("svc")
+            server.put(f"{prefix}{name}/n", encode_service(node(name, "n")))
+            watching = client.watch(name)
+            wait_for(lambda: watching.seen("n"))
+            sent, watched_at = proxy.sent, time.monotonic()
+            wait_for(lambda: time.monotonic() > watched_at + 2 * (PROBE_AFTER + PROBE_TIMEOUT), 15)
+            assert proxy.accepted == 1
+            assert proxy.sent > sent  # it was asked for signs of life
+            server.delete(f"{prefix}{name}/n")
+            wait_for(lambda: watching.seen("n") == ["create", "delete"])
         finally:
             client.end()

@@ -111,6 +111,22 @@ class Cluster:
         answer = await self._call("Lease/LeaseTimeToLive", request, m.LeaseTimeToLiveResponse)
         return set(answer.keys) if answer.TTL > 0 else None
 
+    async def probe(self, client: Client, key: bytes, timeout: float) -> None:
+        """Ask a member for a sign of life; a refusal is one.
+
+        Raises:
+            RpcError: There was none within `timeout` seconds.
+        """
+        request = m.RangeRequest(key=key, limit=1, keys_only=True, serializable=True)
+        reply, metadata = m.RangeResponse, {"token": self.token} if self.token else {}
+        try:
+            await client.call(
+                "/etcdserverpb.KV/Range", request, reply, timeout=timeout, metadata=metadata
+            )
+        except RpcError as error:
+            if error.is_lost:
+                raise
+
     @contextlib.asynccontextmanager
     async def watch_stream(self) -> AsyncIterator[tuple[Client, Stream]]:
         """Open a stream of watches on the present member, which is left when it is lost.

@@ -40,6 +40,8 @@ _MESSAGES: Final[dict[str, dict[str, tuple[int, str]]]] = {
         "range_end": (2, "bytes"),
         "limit": (3, "int64"),
         "revision": (4, "int64"),
+        "serializable": (7, "bool"),
+        "keys_only": (8, "bool"),
     },
     "RangeResponse": {
         "header": (1, "ResponseHeader"),
@@ -82,11 +84,9 @@ _MESSAGES: Final[dict[str, dict[str, tuple[int, str]]]] = {
         "fragment": (8, "bool"),
     },
     "WatchCancelRequest": {"watch_id": (1, "int64")},
-    "WatchProgressRequest": {},
     "WatchRequest": {
         "create_request": (1, "WatchCreateRequest"),
         "cancel_request": (2, "WatchCancelRequest"),
-        "progress_request": (3, "WatchProgressRequest"),
     },
     "WatchResponse": {
         "header": (1, "ResponseHeader"),
@@ -161,6 +161,5 @@ TxnRequest: Any = _classes["TxnRequest"]
 TxnResponse: Any = _classes["TxnResponse"]
 WatchCancelRequest: Any = _classes["WatchCancelRequest"]
 WatchCreateRequest: Any = _classes["WatchCreateRequest"]
-WatchProgressRequest: Any = _classes["WatchProgressRequest"]
 WatchRequest: Any = _classes["WatchRequest"]
 WatchResponse: Any = _classes["WatchResponse"]

@@ -12,14 +12,18 @@ from svcreg.errors import ConfigError
 from svcreg_etcd import messages as m
 from svcreg_etcd.client import Client, Stream
 from svcreg_etcd.cluster import Cluster
-from svcreg_etcd.errors import PERMISSION_DENIED, UNAVAILABLE, RpcError
+from svcreg_etcd.errors import DEADLINE_EXCEEDED, PERMISSION_DENIED, UNAVAILABLE, RpcError
 
 PROBE_AFTER = 2.5
 """Seconds of silence after which the member is asked for a sign of life."""
 
 PROBE_TIMEOUT = 2.0
-"""Seconds that it then has. HTTP/2 pings would do as well, but etcd ends connections for them
-where they come more often than every 5 s, and they prove nothing about the stream."""
+"""Seconds that it then has. The probe is a small read on the same connection: HTTP/2 pings end the
+connection where they come more often than every 5 s, and requests for progress are not answered by
+etcd 3.6 as long as nothing was written since the watch began."""
+
+CREATE_TIMEOUT = 5.0
+"""Seconds within which a member answers that it watches; otherwise the stream has gone deaf."""
 
 
 class CompactedError(Exception):
@@ -142,7 +146,12 @@ class _Line:
         request = m.WatchRequest(create_request=watch.request)
         self._send_soon(self._stream, request)
         try:
-            await watch.created
+            async with asyncio.timeout(CREATE_TIMEOUT):
+                await watch.created
+        except TimeoutError:
+            self.task.cancel()
+            said = f"a watch was not begun within {CREATE_TIMEOUT:g} s"
+            raise RpcError(DEADLINE_EXCEEDED, said, self._endpoint) from None
         except BaseException:
             watch.close()
             raise
@@ -153,6 +162,10 @@ class _Line:
             if known is watch:
                 self._cancel(watch_id)
         self._end_if_unused()
+
+    @property
+    def _endpoint(self) -> str:
+        return self._client.endpoint if self._client is not None else ""
 
     def retire(self) -> None:
         """Take no more watches; end with the last one."""
@@ -202,27 +215,16 @@ class _Line:
     async def _receive(self, client: Client, stream: Stream) -> None:
         """Hand out what comes, until nothing does any more."""
         receiving = asyncio.ensure_future(stream.receive())
-        is_probing = False
         try:
             while True:
-                patience = PROBE_TIMEOUT if is_probing else PROBE_AFTER
-                done, _ = await asyncio.wait({receiving}, timeout=patience)
+                done, _ = await asyncio.wait({receiving}, timeout=PROBE_AFTER)
                 if done:
                     response = receiving.result()
                     receiving = asyncio.ensure_future(stream.receive())
-                    is_probing = False
                     self._dispatch(response)
-                elif is_probing:
-                    waited = PROBE_AFTER + PROBE_TIMEOUT
-                    said = f"the watches have heard nothing for {waited:g} s"
-                    raise RpcError(UNAVAILABLE, said, client.endpoint)
                 elif self._watches or self._pending:
-                    is_probing = True
-                    # A black hole may take no more, either.
-                    with contextlib.suppress(TimeoutError):
-                        async with asyncio.timeout(PROBE_TIMEOUT):
-                            probe = m.WatchRequest(progress_request=m.WatchProgressRequest())
-                            await stream.send(probe)
+                    watch = next(iter(self._watches.values()), None) or self._pending[0]
+                    await self._cluster.probe(client, watch.request.key, PROBE_TIMEOUT)
         finally:
             receiving.cancel()
             await asyncio.wait({receiving})
@@ -244,7 +246,7 @@ class _Line:
             return
         known = self._watches.get(response.watch_id)
         if known is None:
-            return  # a sign of life, or a watch that was given up
+            return  # it was given up
         if response.canceled:
             del self._watches[response.watch_id]
             known.fail(self._refusal(response))
@@ -254,8 +256,7 @@ class _Line:
     def _refusal(self, response: Any) -> Exception:
         if response.compact_revision:
             return CompactedError()
-        endpoint = self._client.endpoint if self._client is not None else ""
         # Whatever the reason, this watch will not be had; only a right can be missing.
         said = response.cancel_reason or "the watch was cancelled"
         code = PERMISSION_DENIED if "denied" in said or "auth" in said else UNAVAILABLE
-        return RpcError(code, said, endpoint)
+        return RpcError(code, said, self._endpoint)
