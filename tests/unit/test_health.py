@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import http.server
+import inspect
+import re
 import socket
 import sys
 import threading
@@ -286,12 +288,45 @@ def test_text_names_a_grpc_check(grpc_server: tuple[str, dict[bytes, bytes]]) ->
     assert passes(health.parse(f"grpc:{address}"))
 
 
-@pytest.mark.parametrize("text", ["", "127.0.0.1:80", "udp:127.0.0.1:80", "tcp"])
-def test_text_that_names_no_check_is_refused(text: str) -> None:
-    with pytest.raises(ConfigError):
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("", "ping", "ping:h:1", "tcp", "tcp:", "tcp:h", "tcp::80", "tcp:h:80/service"),
+        *("grpc:h", "http", "http:", "http://", "http:h:80", "https:///path", "ftp://h"),
+    ],
+)
+def test_text_that_is_no_check_is_refused_with_what_to_write(text: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(f"{text!r} is none of tcp:HOST:PORT")):
         health.parse(text)
 
 
-def test_text_of_an_unknown_kind_says_what_may_be_written() -> None:
-    with pytest.raises(ConfigError, match="tcp:HOST:PORT, http://HOST:PORT/PATH or grpc:HOST:PORT"):
-        health.parse("udp:127.0.0.1:80")
+@pytest.mark.parametrize(
+    ("text", "maker", "target"),
+    [
+        ("tcp:h:80", "tcp", {"address": "h:80"}),
+        ("tcp://h:80", "tcp", {"address": "h:80"}),
+        ("tcp:[::1]:80", "tcp", {"address": "[::1]:80"}),
+        ("http://h:80/health?a=b", "http", {"url": "http://h:80/health?a=b"}),
+        ("https://h", "http", {"url": "https://h"}),
+        ("grpc:h:80", "grpc", {"address": "h:80", "service": ""}),
+        ("grpc://h:80/greeter.v1/x", "grpc", {"address": "h:80", "service": "greeter.v1/x"}),
+    ],
+)
+def test_check_is_made_of_what_the_text_names(
+    monkeypatch: pytest.MonkeyPatch, text: str, maker: str, target: dict[str, str]
+) -> None:
+    made = []
+    signature = inspect.signature(getattr(health, maker))
+
+    def make(*args: Any, **kwargs: Any) -> health.Check:
+        made.append(signature.bind(*args, **kwargs).arguments)
+        return lambda: True
+
+    monkeypatch.setattr(health, maker, make)
+    assert health.parse(text)()
+    assert made == [target]
+
+
+def test_check_of_a_web_server_is_a_real_one() -> None:
+    assert not asyncio.iscoroutinefunction(health.parse("http://h:80"))
+    assert asyncio.iscoroutinefunction(health.parse("tcp:h:80"))

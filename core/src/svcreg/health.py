@@ -89,21 +89,26 @@ def grpc(address: str, *, service: str = "", timeout: float = CHECK_TIMEOUT) -> 
 
 
 def parse(text: str) -> Check:
-    """Return the check that `tcp:HOST:PORT`, `http://...`, `https://...` or `grpc:HOST:PORT` names.
+    """Return the check that a text names, as the command line takes it.
+
+    Args:
+        text: `tcp:HOST:PORT`, an `http://` or `https://` URL, or `grpc:HOST:PORT[/SERVICE]`.
 
     Raises:
-        ConfigError: It names none of these.
+        ConfigError: It is none of these.
     """
-    kind, _, rest = text.partition(":")
-    if kind == "tcp":
-        return tcp(rest)
-    if kind == "grpc":
-        return grpc(rest)
-    if kind in ("http", "https"):
+    kind, _, target = text.partition(":")
+    target = target.removeprefix("//")
+    if kind in ("http", "https") and urlsplit(text).hostname:
         return http(text)
-    raise ConfigError(
-        f"{text!r} is not a check; write tcp:HOST:PORT, http://HOST:PORT/PATH or grpc:HOST:PORT"
-    )
+    address, _, service = target.partition("/")
+    host, port = split_address(address)
+    if kind not in ("tcp", "grpc") or not host or not port or (kind == "tcp" and service):
+        raise ConfigError(
+            f"check {text!r} is none of tcp:HOST:PORT, http://..., https://... and "
+            "grpc:HOST:PORT[/SERVICE]"
+        )
+    return tcp(address) if kind == "tcp" else grpc(address, service=service)
 
 
 def as_check(check: Check, timeout: float) -> Callable[[], Awaitable[bool]]:

@@ -63,7 +63,7 @@ def load_factory(name: str) -> Any:
         raise BackendLoadError(f"backend {name!r} is provided by {names}; uninstall all but one")
     try:
         return points[0].load()
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         info = _describe(points[0])
         raise BackendLoadError(
             f"backend {name!r} ({info.distribution} {info.version}, {info.entry_point}) failed to "

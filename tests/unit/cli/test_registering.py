@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import inspect
 import json
 import re
 import signal
@@ -11,12 +9,11 @@ import socket
 import time
 from typing import Any
 
-import click
 import pytest
 
 import svcreg as library
 from svcreg import health
-from svcreg.cli.register import default_node_id, parse_check, parse_metadata
+from svcreg.cli.register import default_node_id, parse_metadata
 from tests.support.plugins import Distributions
 from tests.unit.cli.support import STOPPING, Running, Svcreg, backend_that, install, wait_until
 
@@ -176,7 +173,10 @@ def test_registration_that_is_closed_by_something_else_is_a_failure(
         (["hello", "--address", "10.0.0.5:80", "--ttl", "nan"], "ttl"),
         (["hello", "--address", "10.0.0.5:80", "--ttl", "long"], "--ttl"),
         (["hello", "--address", "10.0.0.5:80", "--ttl", "10", "--interval", "9"], "interval"),
-        (["hello", "--address", "10.0.0.5:80", "--check", "ping:10.0.0.5"], "--check"),
+        (
+            ["hello", "--address", "10.0.0.5:80", "check 'ping:10.0.0.5'", "ping:10.0.0.5"],
+            "--check",
+        ),
         (["hello", "--address", "10.0.0.5:80", "--check", "tcp:10.0.0.5:99999"], "10.0.0.5:99999"),
     ],
 )
@@ -217,47 +217,3 @@ def test_default_ids_of_a_service_with_a_long_name_differ() -> None:
 
 def test_metadata_is_split_at_the_first_equals_sign() -> None:
     assert parse_metadata(["a=1", "b=x=y", "c=", "a=2"]) == {"a": "2", "b": "x=y", "c": ""}
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        *("", "ping", "ping:h:1", "tcp", "tcp:", "tcp:h", "tcp::80", "tcp:h:80/service"),
-        *("grpc:h", "http", "http:", "http://", "http:h:80", "https:///path", "ftp://h"),
-    ],
-)
-def test_text_that_is_no_check_is_refused_with_what_to_write(text: str) -> None:
-    with pytest.raises(click.UsageError, match=re.escape(f"{text!r} is none of tcp:HOST:PORT")):
-        parse_check(text)
-
-
-@pytest.mark.parametrize(
-    ("text", "maker", "target"),
-    [
-        ("tcp:h:80", "tcp", {"address": "h:80"}),
-        ("tcp://h:80", "tcp", {"address": "h:80"}),
-        ("tcp:[::1]:80", "tcp", {"address": "[::1]:80"}),
-        ("http://h:80/health?a=b", "http", {"url": "http://h:80/health?a=b"}),
-        ("https://h", "http", {"url": "https://h"}),
-        ("grpc:h:80", "grpc", {"address": "h:80", "service": ""}),
-        ("grpc://h:80/greeter.v1/x", "grpc", {"address": "h:80", "service": "greeter.v1/x"}),
-    ],
-)
-def test_check_is_made_of_what_the_text_names(
-    monkeypatch: pytest.MonkeyPatch, text: str, maker: str, target: dict[str, str]
-) -> None:
-    made = []
-    signature = inspect.signature(getattr(health, maker))
-
-    def make(*args: Any, **kwargs: Any) -> health.Check:
-        made.append(signature.bind(*args, **kwargs).arguments)
-        return lambda: True
-
-    monkeypatch.setattr(health, maker, make)
-    assert parse_check(text)()
-    assert made == [target]
-
-
-def test_check_of_a_web_server_is_a_real_one() -> None:
-    assert not asyncio.iscoroutinefunction(parse_check("http://h:80"))
-    assert asyncio.iscoroutinefunction(parse_check("tcp:h:80"))

@@ -428,7 +428,7 @@ async def test_node_is_listed_while_its_check_passes_and_only_then() -> None:
     async with ours() as world:
         health = Health(is_well=False)
         entry = await world.add(service("a"), check=health)
-        assert outcome(entry) == ("pending", "NoneType")
+        assert outcome(entry) == ("pending", "SvcregError")
         await until(lambda: health.asked >= 3)
         assert world.faults.count("register") == 0
         health.is_well = True
@@ -466,7 +466,7 @@ async def test_node_whose_check_fails_stays_unlisted_though_the_registry_could_n
         world.faults.fail("deregister")
         health.is_well = False
         await until(lambda: world.faults.count("deregister"))
-        assert outcome(entry) == ("pending", "NoneType")
+        assert outcome(entry) == ("pending", "SvcregError")
         renewed, asked = world.faults.count("renew"), health.asked
         await until(lambda: health.asked > asked + 15)
         assert world.faults.count("renew") == renewed  # so that its TTL ends it

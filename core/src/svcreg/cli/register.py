@@ -7,7 +7,6 @@ import socket
 import time
 from collections.abc import Iterable
 from typing import Any
-from urllib.parse import urlsplit
 
 import click
 import msgspec
@@ -89,7 +88,7 @@ def command(
         parse_metadata(metadata),
     )
     service = Service(name, version, nodes=(node,))
-    probe = None if check is None else parse_check(check)
+    probe = None if check is None else health.parse(check)
     last: svcreg.Registration | None = None
     with until_stopped(), settings.open() as registry:
         last = registry.register(
@@ -154,19 +153,3 @@ def parse_metadata(pairs: Iterable[str]) -> dict[str, str]:
             raise click.UsageError(f"--metadata {pair!r} is not KEY=VALUE")
         metadata[key] = value
     return metadata
-
-
-def parse_check(text: str) -> health.Check:
-    """Return the check that `tcp:HOST:PORT`, a web URL or `grpc:HOST:PORT[/SERVICE]` means."""
-    kind, _, target = text.partition(":")
-    target = target.removeprefix("//")
-    if kind in ("http", "https") and urlsplit(text).hostname:
-        return health.http(text)
-    address, _, service = target.partition("/")
-    host, port = split_address(address)
-    if kind not in ("tcp", "grpc") or not host or not port or (kind == "tcp" and service):
-        raise click.UsageError(
-            f"--check {text!r} is none of tcp:HOST:PORT, http://..., https://... and "
-            "grpc:HOST:PORT[/SERVICE]"
-        )
-    return health.tcp(address) if kind == "tcp" else health.grpc(address, service=service)

@@ -57,7 +57,8 @@ class Registrar:
         """
         previous = self._claim(entry)
         if entry.check is not None:
-            entry.is_ready = await _passes(entry.check)
+            entry.error = await _fault(entry.check)
+            entry.is_ready = entry.error is None
             entry.gate = asyncio.create_task(self._gate(entry, entry.check))
         if entry.is_ready and required:
             try:
@@ -229,18 +230,18 @@ class Registrar:
         failures = 0
         while True:
             await asyncio.sleep(CHECK_PERIOD)
-            if await _passes(check):
-                failures = 0
-                if not entry.is_ready:
+            fault = await _fault(check)
+            failures = 0 if fault is None else failures + 1
+            if not entry.is_ready:
+                entry.error = fault
+                if fault is None:
                     entry.is_ready = True
                     self._group(entry).wake()
-                continue
-            failures += 1
-            if entry.is_ready and failures >= CHECK_FAILURES:
+            elif failures >= CHECK_FAILURES:
                 entry.is_ready = False
                 await self._writer.idle(entry)
-                _log.warning("check of %r fails; its nodes are unlisted", entry.service.name)
-                self._writer.set_state(entry, "pending", None)
+                _log.warning("nodes of %r are unlisted: %s", entry.service.name, fault)
+                self._writer.set_state(entry, "pending", fault)
                 with contextlib.suppress(SvcregError):  # the TTL does it, since nobody renews
                     await self._dispatch.deregister(entry.service)
 
@@ -273,9 +274,11 @@ class Registrar:
         task.add_done_callback(self._background.discard)
 
 
-async def _passes(check: Check) -> bool:
+async def _fault(check: Check) -> Exception | None:
+    """Return why a check does not pass, or None when it does."""
     try:
-        return await check()
+        return None if await check() else SvcregError("the check does not pass")
     except Exception as error:
-        _log.debug("check failed: %s", error)
-        return False
+        fault = SvcregError(f"the check does not pass: {str(error) or type(error).__name__}")
+        fault.__cause__ = error
+        return fault
