@@ -173,10 +173,7 @@ def test_registration_that_is_closed_by_something_else_is_a_failure(
         (["hello", "--address", "10.0.0.5:80", "--ttl", "nan"], "ttl"),
         (["hello", "--address", "10.0.0.5:80", "--ttl", "long"], "--ttl"),
         (["hello", "--address", "10.0.0.5:80", "--ttl", "10", "--interval", "9"], "interval"),
-        (
-            ["hello", "--address", "10.0.0.5:80", "check 'ping:10.0.0.5'", "ping:10.0.0.5"],
-            "--check",
-        ),
+        (["hello", "--address", "10.0.0.5:80", "--check", "ping:10.0.0.5"], "'ping:10.0.0.5'"),
         (["hello", "--address", "10.0.0.5:80", "--check", "tcp:10.0.0.5:99999"], "10.0.0.5:99999"),
     ],
 )
