@@ -291,10 +291,10 @@ def test_agent_may_be_named_by_host(consul: Agent, connect: OpenRegistry) -> Non
 def test_process_that_ends_withdraws_although_it_has_to_resolve_again(consul: Agent) -> None:
     name = unique()
     program = f"""
-import functools, aiohttp, svcreg, svcreg_consul.transport
+import functools, aiohttp, svcreg, svcreg_consul.connections
 from svcreg import Node, Service
 # So that the exit needs a connection of its own, and has to ask where that goes.
-svcreg_consul.transport.IDLE_SECONDS = 0.05
+svcreg_consul.connections.IDLE_SECONDS = 0.05
 aiohttp.TCPConnector = functools.partial(aiohttp.TCPConnector, use_dns_cache=False)
 registry = svcreg.open("consul://localhost:{consul.ports["http"]}")
 registry.register(Service({name!r}, nodes=[Node("{name}-1", "10.0.0.5:80")]), ttl=60)

@@ -19,10 +19,10 @@ from svcreg.errors import (
     ProtocolError,
     RegistryUnavailableError,
 )
-from svcreg_consul.calls import Call
+from svcreg_consul.calls import Answer, Call
 from svcreg_consul.options import Address, Options, Settings
 from svcreg_consul.records import Registration, duration
-from svcreg_consul.transport import Answer, Transport
+from svcreg_consul.transport import Transport
 
 _RIGHTS = {
     "register": "service:write",

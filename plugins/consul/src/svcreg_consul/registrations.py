@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import Coroutine, Iterable, Sequence
+from collections.abc import Coroutine, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from svcreg import Node, Service
@@ -114,13 +114,16 @@ class Registrations:
         key = (service.name, node.id)
         async with self._slots:
             held = self._held.get(key)
-            service_id, is_new = await self._choose_id(call, key, held)
+            service_id, shown = await self._choose_id(call, key, held)
             registration = encode(service, node, service_id, ttl, self._owner, self._options)
+            is_unchanged = held is not None and held.registration == registration
+            if self._options.check != "ttl" and is_unchanged and registration.is_shown_by(shown):
+                return  # writing it again would start the agent's own check anew, as failing
             home = await self._client.register(call, registration)
             if held is None or held.registration.id != service_id:
                 self._held[key] = held = _Held(registration, home)
             held.move(registration, home)
-            if self._options.check == "ttl" and not is_new:
+            if self._options.check == "ttl" and shown:
                 # An agent restores the status that a check of this id had: it may be critical.
                 await self._client.pass_check(call, check_id(service_id), home)
         for former in held.former:
@@ -128,19 +131,21 @@ class Registrations:
             self._leaving.add(task)
             task.add_done_callback(self._leaving.discard)
 
-    async def _choose_id(self, call: Call, key: Key, held: _Held | None) -> tuple[str, bool]:
-        """Return the service ID, and whether the agent has nothing under it yet.
+    async def _choose_id(
+        self, call: Call, key: Key, held: _Held | None
+    ) -> tuple[str, Mapping[str, Any]]:
+        """Return the service ID, and what the agent shows under it; empty for nothing yet.
 
         It is the node id, unless another service of the agent has that.
         """
         name, node_id = key
-        if held is not None and held.registration.id != node_id:
-            return held.registration.id, False
-        if may_be_plain(node_id):
+        is_qualified = held is not None and held.registration.id != node_id
+        if may_be_plain(node_id) and not is_qualified:
             shown = await self._client.shown(call, node_id)
             if shown is None or shown.get("Service") == name:
-                return node_id, shown is None
-        return qualified_id(name, node_id), False
+                return node_id, shown or {}
+        service_id = qualified_id(name, node_id)
+        return service_id, await self._client.shown(call, service_id) or {}
 
     async def _leave(self, call: Call, held: _Held, former: Address) -> None:
         """Withdraw from an agent that was used while another could not be reached."""
