@@ -170,8 +170,8 @@ def test_server_that_is_away_resets_the_client() -> None:
         target = f"127.0.0.1:{closed.getsockname()[1]}"
         with (
             FaultProxy(target) as proxy,
+            pytest.raises(ConnectionResetError),  # at once, or when the client reads
             connected(proxy) as client,
-            pytest.raises(ConnectionResetError),
         ):
             client.recv(1)
 
