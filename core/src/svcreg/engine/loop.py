@@ -8,6 +8,7 @@ import contextlib
 import os
 import selectors
 import threading
+import time
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
@@ -15,6 +16,10 @@ from svcreg.errors import RegistryClosedError
 
 STOP_TIMEOUT = 1.0
 """Seconds that stopping waits for the thread; it is a daemon, so the process may end without it."""
+
+WAIT = 0.5
+"""Seconds of one wait for a result. A signal that arrives in the instant before Python waits for a
+lock is handled only after the wait, so no wait may be for ever: Ctrl-C would seem not to work."""
 
 T = TypeVar("T")
 
@@ -63,8 +68,15 @@ class LoopThread:
                 "hook or check); use the asyncio face there, or a def"
             )
         future = self.submit(work)
+        deadline = None if timeout is None else time.monotonic() + timeout
         try:
-            return future.result(timeout)
+            while not future.done():
+                left = WAIT if deadline is None else min(WAIT, deadline - time.monotonic())
+                with contextlib.suppress(TimeoutError):
+                    future.exception(max(left, 0.0))
+                if left <= 0 and not future.done():
+                    raise TimeoutError(f"not done within {timeout:g} s")
+            return future.result()
         except concurrent.futures.CancelledError:
             raise RegistryClosedError("the registry was closed meanwhile") from None
         except BaseException:
