@@ -68,8 +68,8 @@ def test_wildcard_address_is_named_after_this_machine(svcreg: Svcreg) -> None:
         (["hello", "--address", "10.0.0.5:80", "--ttl", "0"], "ttl"),
         (["hello", "--address", "10.0.0.5:80", "--ttl", "nan"], "ttl"),
         (["hello", "--address", "10.0.0.5:80", "--ttl", "10", "--interval", "9"], "interval"),
-        (["hello", "--address", "10.0.0.5:80", "--check", "ping:10.0.0.5"], "--check"),
-        (["hello", "--address", "10.0.0.5:80", "--check", "tcp:10.0.0.5"], "--check"),
+        (["hello", "--address", "10.0.0.5:80", "--check", "ping:10.0.0.5"], "'ping:10.0.0.5'"),
+        (["hello", "--address", "10.0.0.5:80", "--check", "tcp:10.0.0.5"], "'tcp:10.0.0.5'"),
     ],
 )
 def test_bad_value_is_a_usage_error_that_names_it(

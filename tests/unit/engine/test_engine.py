@@ -60,6 +60,48 @@ def test_own_writes_show_in_what_is_watched_here(url: str) -> None:
         assert registry.list() == ()
 
 
+LATE = """
+import asyncio
+from svcreg import Snapshot, hookimpl
+
+class Late:
+    def __init__(self, config):
+        self.services = ()
+
+    @hookimpl
+    async def svcreg_register(self, service):
+        self.services = (service,)
+
+    @hookimpl
+    async def svcreg_deregister(self):
+        self.services = ()
+
+    @hookimpl
+    async def svcreg_get(self):
+        return self.services
+
+    @hookimpl
+    async def svcreg_list(self):
+        return ()
+
+    @hookimpl
+    async def svcreg_watch(self):
+        read = self.services
+        await asyncio.sleep(0.1)  # on its way to us
+        while True:
+            yield Snapshot(read)
+            await asyncio.sleep(0.02)
+            read = self.services
+"""
+
+
+def test_own_write_shows_also_where_the_watch_has_just_begun(distributions: Distributions) -> None:
+    distributions.install("svcreg-late", {"svcreg_late": LATE}, {"late": "svcreg_late:Late"})
+    with svcreg.open("late") as registry, registry.watch(NAME):
+        registry.register(service("a"))
+        assert ids(registry.get(NAME)) == ["a"]
+
+
 def test_own_write_that_does_not_show_is_not_waited_for_for_long(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -241,7 +241,7 @@ class Engine:
         """Wait until a write of ours shows in what is watched here, so that a reader sees it."""
         self.names.invalidate()
         known = self.directory.known(entry.service.name)
-        if known is None or not known.is_known or entry.state != "active":
+        if known is None or entry.state != "active":
             return
         service, header = entry.service, entry.service.with_nodes(())
         carries_all = "endpoints" in self.dispatch.capabilities
