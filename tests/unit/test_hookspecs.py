@@ -24,6 +24,7 @@ CONTRACT = {
     "svcreg_get": ("name",),
     "svcreg_list": (),
     "svcreg_watch": ("name", "stop"),
+    "svcreg_drain": ("service",),
     "svcreg_renew": ("services", "ttl"),
     "svcreg_observe": ("operation", "backend", "service", "seconds", "error"),
 }

@@ -187,10 +187,15 @@ class AsyncRegistration(RegistrationView, AsyncClosing):
         await self._engine.acall(self._engine.update(self._entry, service))
 
     async def drain(self, grace: float) -> None:
-        """Withdraw, then wait `grace` seconds for clients to notice, so that none is cut off."""
+        """Leave service, then wait `grace` seconds for clients to notice; see `Registration`."""
         grace = parse_seconds("grace", grace)
-        await self.aclose()
+        if self._entry.state != "closed":
+            try:
+                await self._engine.acall(self._engine.drain(self._entry))
+            except RegistryClosedError:
+                pass  # closing the registry has withdrawn it
         await asyncio.sleep(grace)
+        await self.aclose()
 
     async def aclose(self) -> None:
         """Withdraw; see `Registration.close`."""

@@ -133,6 +133,16 @@ class BackendSpec:
         raise NotImplementedError
 
     @hookspec(firstresult=True)
+    def svcreg_drain(self, service: Service) -> None:
+        """Hide the nodes of `service` from readers before they are withdrawn; optional.
+
+        For registries where operators are to see that a node leaves on purpose, such as Consul's
+        maintenance. `svcreg_deregister` follows after a while, and no renewal in between.
+        Without this hook core withdraws at once.
+        """
+        raise NotImplementedError
+
+    @hookspec(firstresult=True)
     def svcreg_renew(self, services: Sequence[Service], ttl: float) -> Sequence[Service]:
         """Extend the TTL of all these registrations at once; optional.
 

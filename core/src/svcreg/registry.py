@@ -338,10 +338,19 @@ class Registration(RegistrationView, Closing):
         self._engine.call(self._engine.update(self._entry, service))
 
     def drain(self, grace: float) -> None:
-        """Withdraw, then wait `grace` seconds for clients to notice, so that none is cut off."""
+        """Leave service, then wait `grace` seconds for clients to notice, so that none is cut off.
+
+        Readers do not get the nodes any more from the beginning. Where the registry has a way to
+        say that a node leaves on purpose (Consul's maintenance) that is shown until the end.
+        """
         grace = parse_seconds("grace", grace)
-        self.close()
+        if self._entry.state != "closed":
+            try:
+                self._engine.call(self._engine.drain(self._entry))
+            except RegistryClosedError:
+                pass  # closing the registry has withdrawn it
         time.sleep(grace)
+        self.close()
 
     def close(self) -> None:
         """Withdraw. Bounded in time; does not raise because a registry is down. Safe to repeat."""

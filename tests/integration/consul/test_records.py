@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from svcreg import Endpoint, InvalidServiceError, Node, Registry, RegistryError, Service
+from svcreg_consul.registrations import DRAINING
 from tests.support.consul import Agent, free_ports, running_agent, unique, version
 from tests.support.servers import eventually
 
@@ -201,13 +202,23 @@ class TestHealth:
         consul.put(f"agent/service/maintenance/{name}-1", enable="false")
         eventually(lambda: self.seen(reader, name) == {"1"}, 5)
 
-    def test_draining_withdraws_the_node(self, consul: Agent, connect: OpenRegistry) -> None:
+    def test_draining_is_maintenance_first_and_withdrawal_then(
+        self, consul: Agent, connect: OpenRegistry
+    ) -> None:
         name = unique()
-        registration = connect(consul.address).register(
-            Service(name, nodes=(Node(f"{name}-1", "10.0.0.1:1"),))
+        registry, reader = connect(consul.address), connect(consul.address)
+        registration = registry.register(
+            Service(name, nodes=(Node(f"{name}-1", "10.0.0.1:1"),)), ttl=30
         )
-        eventually(lambda: consul.ids(name))
-        registration.drain(0.1)
+        eventually(lambda: self.seen(reader, name) == {"1"})
+        draining = threading.Thread(target=registration.drain, args=(2.0,))
+        draining.start()
+        eventually(lambda: not self.seen(reader, name), 1.5)
+        checks = consul.get(f"health/checks/{name}")
+        assert [one["Notes"] for one in checks if "maintenance" in one["CheckID"]] == [DRAINING]
+        assert draining.is_alive()
+        draining.join()
+        assert registration.state == "closed"
         assert not consul.ids(name)
 
 

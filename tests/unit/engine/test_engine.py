@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import sys
 import threading
 import time
 import uuid
 from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -100,6 +102,53 @@ def test_own_write_shows_also_where_the_watch_has_just_begun(distributions: Dist
     with svcreg.open("late") as registry, registry.watch(NAME):
         registry.register(service("a"))
         assert ids(registry.get(NAME)) == ["a"]
+
+
+DRAINING = (
+    LATE.replace("class Late", "class Draining").replace("sleep(0.1)", "sleep(0)")
+    + """
+    calls = []
+
+    @hookimpl
+    async def svcreg_drain(self, service):
+        self.calls.append("drain")
+        if service.version == "broken":
+            raise ConnectionError("cut")
+        self.services = ()
+
+    @hookimpl
+    async def svcreg_renew(self, services, ttl):
+        self.calls.append("renew")
+        return ()
+"""
+)
+
+
+@pytest.mark.parametrize(("version", "state"), [("1", "pending"), ("broken", "closed")])
+def test_drained_node_is_hidden_at_once_and_renewed_no_more(
+    distributions: Distributions, monkeypatch: pytest.MonkeyPatch, version: str, state: str
+) -> None:
+    distributions.install(
+        "svcreg-drain", {"svcreg_drain": DRAINING}, {"drain": "svcreg_drain:Draining"}
+    )
+    with svcreg.open("drain") as registry:
+        assert registry.get(NAME) == ()
+        registration = registry.register(
+            service("a", version=version), ttl=1.0, interval=0.1, check=lambda: True
+        )
+        seen: list[tuple[str, Any]] = []
+        calls = sys.modules["svcreg_drain"].Draining.calls
+
+        def sleep(seconds: float) -> None:
+            del calls[:]
+            threading.Event().wait(seconds)
+            seen.append((registration.state, registry.get(NAME)))
+
+        monkeypatch.setattr("svcreg.registry.time", SimpleNamespace(sleep=sleep))
+        registration.drain(0.5)
+        assert seen == [(state, ())]
+        assert calls == []
+        assert registration.state == "closed"
 
 
 def test_own_write_that_does_not_show_is_not_waited_for_for_long(

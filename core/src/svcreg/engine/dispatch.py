@@ -75,6 +75,11 @@ class Dispatcher:
         """Whether the backend renews many registrations in one call."""
         return "renew" in self._hooks
 
+    @property
+    def can_drain(self) -> bool:
+        """Whether the backend hides nodes before it withdraws them."""
+        return "drain" in self._hooks
+
     async def register(self, service: Service, ttl: float, timeout: float | None = None) -> None:
         """Create or replace the nodes of `service`."""
         await self._call("register", service.name, timeout, service=service, ttl=ttl)
@@ -82,6 +87,10 @@ class Dispatcher:
     async def deregister(self, service: Service) -> None:
         """Withdraw the nodes of `service`."""
         await self._call("deregister", service.name, service=service)
+
+    async def drain(self, service: Service) -> None:
+        """Hide the nodes of `service` from readers."""
+        await self._call("drain", service.name, service=service)
 
     async def renew(
         self, services: Sequence[Service], ttl: float, timeout: float | None = None

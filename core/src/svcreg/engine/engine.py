@@ -219,6 +219,19 @@ class Engine:
         else:
             await self._hide(entry.service)
 
+    async def drain(self, entry: Entry) -> None:
+        """Take a registration's nodes away from readers; its end, `withdraw`, is to follow."""
+        if self.dispatch.can_drain:
+            try:
+                async with asyncio.timeout(self.config.timeout):
+                    await self._registrar.drain(entry)
+            except (SvcregError, TimeoutError) as error:
+                _log.warning("%r is withdrawn at once: %s", entry.service.name, error)
+            else:
+                await self._hide(entry.service)
+                return
+        await self.withdraw(entry)
+
     async def deregister(self, service: Service) -> None:
         """Withdraw nodes registered by anyone."""
         if not isinstance(service, Service):

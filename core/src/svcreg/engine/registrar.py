@@ -109,6 +109,20 @@ class Registrar:
                 self._group(entry).wake()
             raise
 
+    async def drain(self, entry: Entry) -> None:
+        """Hide the nodes from readers, and renew them no more; `remove` is to follow.
+
+        Raises:
+            SvcregError: The registry has not acknowledged.
+        """
+        if entry.gate is not None:
+            entry.gate.cancel()
+        entry.is_ready = False
+        await self._writer.idle(entry)
+        if entry.state != "closed":
+            self._writer.set_state(entry, "pending", None)
+            await self._dispatch.drain(entry.service)
+
     async def remove(self, entry: Entry) -> None:
         """Withdraw for good: what is under way is waited for, so that nothing comes back after.
 

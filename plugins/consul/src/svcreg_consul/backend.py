@@ -65,6 +65,10 @@ class ConsulBackend:
         return await self._registrations.renew(services)
 
     @hookimpl
+    async def svcreg_drain(self, service: Service) -> None:
+        await self._registrations.drain(service)
+
+    @hookimpl
     async def svcreg_deregister(self, service: Service) -> None:
         await self._registrations.deregister(service)
 

@@ -162,6 +162,13 @@ class Client:
         self._check(call, answer)
         return True
 
+    async def maintain(self, call: Call, service_id: str, reason: str, only: Address) -> None:
+        """Put a service into maintenance, which makes it critical; an unknown one is success."""
+        lane = self._lane(call, only=only)
+        answer = await lane.agent.service.maintenance(service_id, "true", reason)
+        if not _is_gone(answer):
+            self._check(call, answer)
+
     async def deregister(self, call: Call, service_id: str, only: Address | None = None) -> None:
         """Remove a service from an agent; an unknown one is success."""
         answer = await self._lane(call, only=only).agent.service.deregister(service_id)

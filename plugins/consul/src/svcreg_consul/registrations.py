@@ -33,6 +33,9 @@ not quicker than 4 (measured with 1.8 on a busy machine: 93 and 107 registration
 COMPARED_AT_ONCE = 64
 """Registrations compared with the agent's record at each renewal, in turn."""
 
+DRAINING = "draining: its program is about to end"
+"""What operators read in Consul's maintenance check."""
+
 Key = tuple[str, str]
 """Service name and node id."""
 
@@ -100,6 +103,20 @@ class Registrations:
             id(service) for (service, _), is_well in zip(keys, well, strict=True) if not is_well
         }
         return [service for service in services if id(service) in lost]
+
+    async def drain(self, service: Service) -> None:
+        """Put every node of ours into maintenance.
+
+        Raises:
+            RegistryError: One of them was not acknowledged.
+        """
+        call = Call("drain", service.name)
+        held = [self._held.get((service.name, node.id)) for node in service.nodes]
+        await _all(
+            self._client.maintain(call, one.registration.id, DRAINING, one.home)
+            for one in held
+            if one is not None
+        )
 
     async def deregister(self, service: Service) -> None:
         """Withdraw every node of a service; an unknown one is success.

@@ -60,6 +60,7 @@ class Held(Protocol):
         ...
 
     def update(self, **changes: Any) -> None: ...
+    def drain(self, grace: float) -> None: ...
     def close(self) -> None: ...
 
 
@@ -174,6 +175,9 @@ class _BlockingHeld:
     def update(self, **changes: Any) -> None:
         self.raw.update(**changes)
 
+    def drain(self, grace: float) -> None:
+        self.raw.drain(grace)
+
     def close(self) -> None:
         self.raw.close()
 
@@ -284,6 +288,9 @@ class _AsyncioHeld:
 
     def update(self, **changes: Any) -> None:
         self._run(self.raw.update(**changes))
+
+    def drain(self, grace: float) -> None:
+        self._run(self.raw.drain(grace))
 
     def close(self) -> None:
         self._run(self.raw.aclose())

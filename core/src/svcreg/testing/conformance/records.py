@@ -212,6 +212,16 @@ class Records(Base):
         there.deregister(one(name, "node"))
         world.shows(there, name, [])
 
+    def test_draining_hides_the_nodes_and_then_withdraws_them(self, world: World) -> None:
+        here, there, name = world.open(), world.open(), world.name()
+        held = here.register(one(name, "node"), ttl=60)
+        here.register(one(name, "other"), ttl=60)
+        world.eventually(lambda: len(there.get(name)[0].nodes) == 2)
+        held.drain(0.1)
+        assert held.raw.state == "closed"
+        world.shows(there, name, [one(name, "other")])
+        held.drain(0.1)
+
     def test_closing_a_registration_withdraws_it_alone(self, world: World) -> None:
         name = world.name()
         here, there = world.open(), world.open()
