@@ -60,7 +60,9 @@ def test_example_finds_and_calls_its_service(
         timeout=PATIENCE,
         check=False,
     )
-    assert (result.returncode, result.stderr) == (0, "")
+    # Other tests' bad records are on the same link, and every program that hears one says so.
+    complaints = [line for line in result.stderr.splitlines() if "skipping record" not in line]
+    assert (result.returncode, complaints) == (0, [])
     assert "Hello World!" in result.stdout
 
 
