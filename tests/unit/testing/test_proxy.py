@@ -1,20 +1,20 @@
-"""The proxy's faults, each with one echo through it; tests/faults has the finer points."""
+"""The fault proxy does what its faults say, and stops doing it."""
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import socket
 import socketserver
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import pytest
 
 from svcreg.testing.proxy import FaultProxy
 
-PATIENCE = 5.0
-QUIET = 0.05  # seconds without an answer that count as silence; an echo takes well under 1 ms
+QUIET = 0.15  # seconds without an answer that count as silence; an echo takes well under 1 ms
 
 
 class Echo(socketserver.BaseRequestHandler):
@@ -26,13 +26,14 @@ class Echo(socketserver.BaseRequestHandler):
 
 class EchoServer(socketserver.ThreadingTCPServer):
     daemon_threads = False
+    block_on_close = True
     allow_reuse_address = True
 
 
 @pytest.fixture
 def server() -> Iterator[str]:
     with EchoServer(("127.0.0.1", 0), Echo) as echo:
-        thread = threading.Thread(target=echo.serve_forever, args=(0.01,))
+        thread = threading.Thread(target=echo.serve_forever, args=(0.02,))
         thread.start()
         yield f"127.0.0.1:{echo.server_address[1]}"
         echo.shutdown()
@@ -46,131 +47,189 @@ def proxy(server: str) -> Iterator[FaultProxy]:
 
 
 @contextlib.contextmanager
-def connected(proxy: FaultProxy) -> Iterator[socket.socket]:
-    host, _, port = proxy.address.partition(":")
-    with socket.create_connection((host, int(port)), PATIENCE) as client:
+def connected(proxy: FaultProxy, timeout: float = 5.0) -> Iterator[socket.socket]:
+    host, port = proxy.address.split(":")
+    with socket.create_connection((host, int(port)), timeout) as client:
         yield client
 
 
-def answered(client: socket.socket, data: bytes = b"hello") -> bytes:
-    """Send, and return what comes back until it is all there or the connection ends."""
-    client.sendall(data)
-    return received(client, len(data))
-
-
-def received(client: socket.socket, size: int) -> bytes:
+def read(client: socket.socket, size: int) -> bytes:
     data = b""
     while len(data) < size and (part := client.recv(size - len(data))):
         data += part
     return data
 
 
-def is_silent(client: socket.socket) -> bool:
+def echo(client: socket.socket, data: bytes = b"hello") -> bytes:
+    client.sendall(data)
+    return read(client, len(data))
+
+
+def assert_silent(client: socket.socket) -> None:
+    timeout = client.gettimeout()
     client.settimeout(QUIET)
-    try:
+    with pytest.raises(TimeoutError):
         client.recv(1)
-    except TimeoutError:
-        return True
-    else:
-        return False
-    finally:
-        client.settimeout(PATIENCE)
+    client.settimeout(timeout)
 
 
-def until(condition: Callable[[], object]) -> None:
-    deadline = time.monotonic() + PATIENCE
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.002)
-
-
-def test_forwards_faithfully_and_counts(proxy: FaultProxy) -> None:
+def test_passes_bytes_both_ways_and_counts_them(proxy: FaultProxy) -> None:
     with connected(proxy) as client:
-        assert answered(client) == b"hello"
+        data = bytes(range(256)) * 1000
+        sender = threading.Thread(target=client.sendall, args=(data,))
+        sender.start()
+        assert read(client, len(data)) == data
+        sender.join()
         assert (proxy.accepted, proxy.open_connections) == (1, 1)
-        assert (proxy.sent, proxy.received) == (5, 5)
-    until(lambda: proxy.open_connections == 0)
+        assert (proxy.sent, proxy.received) == (len(data), len(data))
 
 
-def test_end_of_one_direction_is_forwarded(proxy: FaultProxy) -> None:
+def test_end_of_stream_is_passed_on(proxy: FaultProxy) -> None:
     with connected(proxy) as client:
         client.sendall(b"bye")
         client.shutdown(socket.SHUT_WR)
-        assert received(client, 100) == b"bye"
+        assert read(client, 100) == b"bye"
 
 
-def test_refuses_new_connections_only_and_heals(proxy: FaultProxy) -> None:
+def test_refuses_new_connections_and_keeps_open_ones(proxy: FaultProxy) -> None:
     with connected(proxy) as client:
-        assert answered(client) == b"hello"
-        proxy.refuse()
+        assert echo(client) == b"hello"
         proxy.refuse()
         with pytest.raises(ConnectionRefusedError), connected(proxy):
             pass
-        assert answered(client) == b"hello"
+        assert echo(client) == b"hello"
     address = proxy.address
     proxy.heal()
     assert proxy.address == address
     with connected(proxy) as client:
-        assert answered(client) == b"hello"
+        assert echo(client) == b"hello"
 
 
-def test_drops_once_and_resets_for_good(proxy: FaultProxy) -> None:
+def test_refuses_for_as_long_as_it_is_told(proxy: FaultProxy) -> None:
+    for _ in range(5):
+        proxy.refuse()
+        proxy.refuse()
+        with pytest.raises(ConnectionRefusedError), connected(proxy):
+            pass
+        proxy.heal()
+        with connected(proxy) as client:
+            assert echo(client) == b"hello"
+
+
+def test_resets_open_and_new_connections(proxy: FaultProxy) -> None:
     with connected(proxy) as client:
-        assert answered(client) == b"hello"
-        proxy.drop()
-        with pytest.raises(ConnectionResetError):
-            client.recv(1)
-    with connected(proxy) as client:
-        assert answered(client) == b"hello"
+        assert echo(client) == b"hello"
         proxy.reset()
+        assert proxy.open_connections == 0
         with pytest.raises(ConnectionResetError):
             client.recv(1)
     with pytest.raises(ConnectionResetError), connected(proxy) as client:
         client.recv(1)
-
-
-def test_black_hole_swallows_until_it_heals(proxy: FaultProxy) -> None:
+    proxy.heal()
     with connected(proxy) as client:
-        assert answered(client) == b"hello"
-        proxy.black_hole("to-client")
-        client.sendall(b"held!")
-        assert is_silent(client)
-        assert proxy.received == 10
+        assert echo(client) == b"hello"
+
+
+def test_drops_connections_once(proxy: FaultProxy) -> None:
+    with connected(proxy) as client:
+        assert echo(client) == b"hello"
+        proxy.drop()
+        with pytest.raises(ConnectionResetError):
+            client.recv(1)
+    with connected(proxy) as client:
+        assert echo(client) == b"hello"
+
+
+def test_cut_resets_and_refuses(proxy: FaultProxy) -> None:
+    with connected(proxy) as client:
+        assert echo(client) == b"hello"
+        proxy.cut()
+        with pytest.raises(ConnectionResetError):
+            client.recv(1)
+    with pytest.raises(ConnectionRefusedError), connected(proxy):
+        pass
+
+
+def test_black_hole_keeps_connections_open_and_delivers_after_healing(proxy: FaultProxy) -> None:
+    with connected(proxy) as client:
+        assert echo(client) == b"hello"
         proxy.black_hole()
-        client.sendall(b"back?")
-        assert is_silent(client)
-        assert proxy.received == 10
-        proxy.heal()
-        assert received(client, 10) == b"held!back?"
+        client.sendall(b"lost?")
+        assert_silent(client)
+        with connected(proxy) as other:
+            other.sendall(b"new")
+            assert_silent(other)
+            proxy.heal()
+            assert read(other, 3) == b"new"
+        assert read(client, 5) == b"lost?"
 
 
-def test_latency_and_rate_take_their_time(proxy: FaultProxy) -> None:
+def test_black_hole_may_swallow_one_direction_only(proxy: FaultProxy) -> None:
     with connected(proxy) as client:
-        proxy.latency(0.03)
-        started = time.monotonic()
-        assert answered(client) == b"hello"
-        assert time.monotonic() - started >= 0.06  # each way
+        proxy.black_hole("to-client")
+        client.sendall(b"heard")
+        assert_silent(client)
+        assert (proxy.sent, proxy.received) == (5, 5)  # the server heard it, and answered
         proxy.heal()
-        proxy.rate_limit(100_000)
+        assert read(client, 5) == b"heard"
+        proxy.black_hole("to-server")
+        client.sendall(b"unheard")
+        assert_silent(client)
+        assert proxy.received == 5
+
+
+def test_latency_delays_each_way(proxy: FaultProxy) -> None:
+    with connected(proxy) as client:
+        proxy.latency(0.1)
         started = time.monotonic()
-        assert len(answered(client, bytes(3000))) == 3000
-        assert time.monotonic() - started >= 0.06
+        assert echo(client) == b"hello"
+        assert 0.2 <= time.monotonic() - started < 2
+        proxy.heal()
+        started = time.monotonic()
+        assert echo(client) == b"hello"
+        assert time.monotonic() - started < 0.1
 
 
-def test_truncates_an_answer(proxy: FaultProxy) -> None:
+def test_truncates_an_answer_and_closes(proxy: FaultProxy) -> None:
     with connected(proxy) as client:
         proxy.truncate(after=3)
-        assert answered(client) == b"hel"
+        client.sendall(b"hello")
+        assert read(client, 5) == b"hel"
         assert client.recv(1) == b""
+    with connected(proxy) as client:
+        client.sendall(b"hello")
+        assert read(client, 5) == b""
+    proxy.heal()
+    with connected(proxy) as client:
+        assert echo(client) == b"hello"
 
 
-def test_server_that_is_away_resets_the_client() -> None:
+def test_rate_is_limited(proxy: FaultProxy) -> None:
+    with connected(proxy) as client:
+        proxy.rate_limit(100_000)
+        started = time.monotonic()
+        assert len(echo(client, bytes(20_000))) == 20_000
+        assert 0.2 <= time.monotonic() - started < 3
+
+
+def test_closes_everything_when_it_ends(server: str) -> None:
+    with FaultProxy(server) as proxy, connected(proxy) as client:
+        assert echo(client) == b"hello"
+        proxy.black_hole()
+        proxy.close()
+        with pytest.raises(ConnectionResetError):
+            client.recv(1)
+        proxy.close()
+    with pytest.raises(ConnectionRefusedError), connected(proxy):
+        pass
+
+
+def test_unreachable_server_resets_the_client() -> None:
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))  # bound and not listening: nothing answers here
-        target = f"127.0.0.1:{closed.getsockname()[1]}"
         with (
-            FaultProxy(target) as proxy,
-            pytest.raises(ConnectionResetError),  # at once, or when the client reads
+            FaultProxy(f"127.0.0.1:{closed.getsockname()[1]}") as proxy,
+            pytest.raises(ConnectionResetError),
             connected(proxy) as client,
         ):
             client.recv(1)
@@ -178,9 +237,27 @@ def test_server_that_is_away_resets_the_client() -> None:
 
 def test_closing_ends_open_connections_and_may_be_repeated(server: str) -> None:
     with FaultProxy(server) as proxy, connected(proxy) as client:
-        assert answered(client) == b"hello"
+        client.sendall(b"hello")
+        assert client.recv(5) == b"hello"
         proxy.cut()
         proxy.close()
         with pytest.raises(ConnectionResetError):
             client.recv(1)
         proxy.close()
+
+
+def test_serves_a_test_that_runs_on_a_loop(server: str) -> None:
+    async def scenario(proxy: FaultProxy) -> None:
+        host, port = proxy.address.split(":")
+        reader, writer = await asyncio.open_connection(host, int(port))
+        proxy.black_hole()
+        writer.write(b"hello")
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(reader.read(1), QUIET)
+        proxy.heal()
+        assert await reader.readexactly(5) == b"hello"
+        writer.close()
+        await writer.wait_closed()
+
+    with FaultProxy(server) as proxy:
+        asyncio.run(scenario(proxy))
