@@ -199,10 +199,6 @@ def test_service_at_every_limit_is_accepted() -> None:
     assert check_service(service) is service
 
 
-def test_withdrawal_needs_no_nodes_where_the_caller_says_so() -> None:
-    check_service(Service("greeter"), nodes_required=False)
-
-
 def test_lists_become_tuples_and_metadata_a_copy() -> None:
     nodes, metadata = [Node("n", "h:1")], {"a": "b"}
     service = Service("greeter", metadata=metadata, nodes=nodes, endpoints=[Endpoint("call")])

@@ -153,7 +153,7 @@ def check_name(name: str, field: str = "service name") -> str:
     return name
 
 
-def check_service(service: Service, *, nodes_required: bool = True) -> Service:
+def check_service(service: Service) -> Service:
     """Return a service that every backend may be given to store.
 
     Raises:
@@ -161,7 +161,7 @@ def check_service(service: Service, *, nodes_required: bool = True) -> Service:
     """
     check_read_header(service)
     where = f"service {service.name!r}"
-    if nodes_required and not service.nodes:
+    if not service.nodes:
         raise InvalidServiceError(f"{where} has no nodes; give it at least one Node(id, address)")
     seen: set[str] = set()
     for node in service.nodes:
