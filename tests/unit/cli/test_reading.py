@@ -9,7 +9,8 @@ import pytest
 
 import svcreg as library
 from svcreg import Endpoint, Node, Service
-from tests.unit.cli.support import Svcreg, add
+from tests.support.plugins import Distributions
+from tests.unit.cli.support import Svcreg, add, install
 
 
 def test_list_is_a_name_per_line_or_an_array(svcreg: Svcreg, registry: library.Registry) -> None:
@@ -149,3 +150,13 @@ def test_select_with_an_unknown_strategy_names_those_there_are(
     error = svcreg("select", "hello", "--strategy", "telepathy", code=2).stderr
     assert "telepathy" in error
     assert "round_robin" in error
+
+
+def test_select_picks_by_the_strategy_of_a_distribution(
+    svcreg: Svcreg, registry: library.Registry, distributions: Distributions
+) -> None:
+    for number in range(3):
+        add(registry, "hello", f"h-{number}")
+    source = "class Last:\n    def pick(self, nodes, key):\n        return nodes[-1]\n"
+    install(distributions, source, "Last", "strategies")
+    assert svcreg.json("select", "hello", "--strategy", "acme")["id"] == "h-2"

@@ -14,7 +14,8 @@ from svcreg.cli.settings import Settings, common_options, pass_settings
 @click.option(
     "--strategy",
     metavar="NAME",
-    help="How to choose: random, round_robin, ...  [default: $MICRO_SELECTOR, else random]",
+    help="How to choose: random, round_robin, or one that is installed.  "
+    "[default: $MICRO_SELECTOR, else random]",
 )
 @click.option(
     "-n",

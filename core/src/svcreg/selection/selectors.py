@@ -8,8 +8,9 @@ from collections.abc import Callable, Sequence
 from svcreg.model import Service
 from svcreg.selection.attempts import RetryBudget
 from svcreg.selection.filters import Filter
+from svcreg.selection.named import DEFAULT_STRATEGY, make_strategy
 from svcreg.selection.selector import Selector
-from svcreg.selection.strategies import DEFAULT_STRATEGY, Strategy, make_strategy
+from svcreg.selection.strategies import Strategy
 
 
 class Selectors:

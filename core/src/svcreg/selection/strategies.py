@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import itertools
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Protocol
 
-from svcreg.errors import ConfigError
 from svcreg.model import Node
 
 
@@ -36,22 +35,3 @@ class RoundRobin:
     def pick(self, nodes: Sequence[Node], key: str | None) -> Node:
         """Return the next node."""
         return nodes[next(self._position) % len(nodes)]
-
-
-STRATEGIES: dict[str, Callable[[], Strategy]] = {"random": Random, "round_robin": RoundRobin}
-
-DEFAULT_STRATEGY = "random"
-
-
-def make_strategy(strategy: str | Strategy) -> Strategy:
-    """Return the strategy of a name, or the strategy itself.
-
-    Raises:
-        ConfigError: There is no strategy of that name; names those that there are.
-    """
-    if not isinstance(strategy, str):
-        return strategy
-    maker = STRATEGIES.get(strategy)
-    if maker is None:
-        raise ConfigError(f"there is no strategy {strategy!r}; there are {', '.join(STRATEGIES)}")
-    return maker()
