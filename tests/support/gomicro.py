@@ -1,0 +1,127 @@
+"""Drive the go-micro program of `tests/interop/peer`, the other side of the interop tests."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import queue
+import re
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support import servers
+from tests.support.servers import Process, missing
+
+SOURCES = Path(__file__).parents[1] / "interop" / "peer"
+PATIENCE = 20.0  # seconds that an answer or an event may take on a busy machine
+Message = dict[str, Any]
+
+
+def version() -> str:
+    """Return the release of go-micro that the program is built with."""
+    found = re.search(r"^require go-micro\.dev\S* v(\S+)", (SOURCES / "go.mod").read_text(), re.M)
+    assert found
+    return found[1]
+
+
+def program() -> str:
+    """Return the path of the program as built from these very sources; skips without it."""
+    files = [*sorted(SOURCES.glob("*.go")), SOURCES / "go.mod", SOURCES / "go.sum"]
+    digest = hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()[:12]
+    built = servers._CACHE / "go-micro" / f"{version()}-{digest}" / "bin" / "peer"
+    if not os.access(built, os.X_OK):
+        missing(
+            "the go-micro program is not built from its present sources",
+            "install Go and run: tools/install-servers go-micro",
+        )
+    return str(built)
+
+
+class GoMicro:
+    """One process of it, on one registry."""
+
+    def __init__(
+        self, log: Path, registry: str, address: str = "", prefix: Sequence[str] = ()
+    ) -> None:
+        arguments = [registry, address] if address else [registry]
+        self.process = Process(
+            [*prefix, program(), *arguments],
+            log,
+            # It comments on its defaults for TLS otherwise.
+            env={"MICRO_TLS_SECURE": "true"},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+        )
+        self.events: list[Message] = []
+        self._answers: queue.Queue[Message | None] = queue.Queue()
+        self._changed = threading.Condition()
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def __enter__(self) -> GoMicro:
+        self.expect(lambda event: event["event"] == "ready")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.process.kill()
+        self._reader.join()
+        self.process.stop()  # closes the pipes
+
+    def call(self, operation: str, /, **arguments: Any) -> Any:
+        """Have it do something, and return the result."""
+        answer = self.ask(operation, **arguments)
+        if "error" in answer:
+            pytest.fail(f"{operation}: {answer['error']}\n{self.process.log}")
+        return answer["result"]
+
+    def ask(self, operation: str, /, **arguments: Any) -> Message:
+        """Have it do something, and return the whole answer, be it an error."""
+        stdin = self.process.popen.stdin
+        assert stdin is not None
+        stdin.write(json.dumps({"call": operation, **arguments}).encode() + b"\n")
+        stdin.flush()
+        answer = self._answers.get(timeout=PATIENCE)
+        if answer is None:
+            pytest.fail(f"go-micro ended during {operation}:\n{self.process.log}")
+        return answer
+
+    def expect(
+        self, condition: Callable[[Message], object], timeout: float = PATIENCE, since: int = 0
+    ) -> Message:
+        """Return the first event, from number `since` on, that meets a condition."""
+        deadline = time.monotonic() + timeout
+        with self._changed:
+            while True:
+                for event in self.events[since:]:
+                    if condition(event):
+                        return event
+                left = deadline - time.monotonic()
+                if left <= 0 or not self._changed.wait(left):
+                    pytest.fail(
+                        f"go-micro did not see it within {timeout:g} s: "
+                        f"{self.events[since:]}\n{self.process.log}"
+                    )
+
+    def kill(self) -> None:
+        """End it as a crash would."""
+        self.process.kill()
+
+    def _read(self) -> None:
+        stdout = self.process.popen.stdout
+        assert stdout is not None
+        for line in stdout:
+            message = json.loads(line)
+            if "event" in message:
+                with self._changed:
+                    self.events.append(message)
+                    self._changed.notify_all()
+            else:
+                self._answers.put(message)
+        self._answers.put(None)
