@@ -58,6 +58,19 @@ def test_service_is_written_in_gos_field_order() -> None:
     assert codec.decode_service(GREETER_JSON) == GREETER
 
 
+def test_what_is_stored_is_escaped_as_go_does_and_what_is_shown_is_not() -> None:
+    text = "<a href='?b&c'>\u2028\u2029\x00\x08\x7f\u00e9\U0001f600\ufffd"
+    escaped = r"\u003ca href='?b\u0026c'\u003e\u2028\u2029\u0000\b" + text[-4:]
+    assert codec.encode_metadata({text: text}).decode() == f'{{"{escaped}":"{escaped}"}}'
+    for encode in (codec.encode_service, codec.encode_endpoint):
+        named: Any = Service(text) if encode is codec.encode_service else Endpoint(text)
+        assert f'"name":"{escaped}"' in encode(named).decode()
+    service = Service("web", nodes=(Node("web-1", "h:1", {"url": "/?a&b"}),))
+    assert b'"/?a&b"' in codec.encode_services([service])
+    assert b'"/?a&b"' in codec.encode_node(service.nodes[0])
+    assert b'"/?a&b"' in codec.encode_event(Event("create", service, 1.5))
+
+
 @given(SERVICES)
 def test_service_survives_the_round_trip(service: Service) -> None:
     assert codec.decode_service(codec.encode_service(service)) == service
