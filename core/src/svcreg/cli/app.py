@@ -25,7 +25,17 @@ from svcreg.errors import SvcregError
 ADDED = "svcreg.commands"
 """Entry points of this group are commands by other distributions; `ctx.obj` is the `Settings`."""
 
-BUILT_IN = ("list", "get", "watch", "select", "register", "deregister", "backends", "demo")
+BUILT_IN = (
+    "list",
+    "get",
+    "watch",
+    "select",
+    "register",
+    "deregister",
+    "backends",
+    "demo",
+    "new-plugin",
+)
 
 
 class Commands(click.Group):
@@ -39,7 +49,9 @@ class Commands(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Return a command; nobody replaces a built-in one, and a broken one says so when run."""
         if cmd_name in BUILT_IN:
-            command: click.Command = import_module(f"svcreg.cli.{cmd_name}").command
+            command: click.Command = import_module(
+                f"svcreg.cli.{cmd_name.replace('-', '_')}"
+            ).command
             return command
         for point in importlib_metadata.entry_points(group=ADDED, name=cmd_name):
             try:
