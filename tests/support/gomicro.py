@@ -31,11 +31,11 @@ def version() -> str:
     return found[1]
 
 
-def program() -> str:
-    """Return the path of the program as built from these very sources; skips without it."""
+def program(name: str = "peer") -> str:
+    """Return the path of a program as built from these very sources; skips without it."""
     files = [*sorted(SOURCES.glob("*.go")), SOURCES / "go.mod", SOURCES / "go.sum"]
     digest = hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()[:12]
-    built = servers._CACHE / "go-micro" / f"{version()}-{digest}" / "bin" / "peer"
+    built = servers._CACHE / "go-micro" / f"{version()}-{digest}" / "bin" / name
     if not os.access(built, os.X_OK):
         missing(
             "the go-micro program is not built from its present sources",
@@ -45,14 +45,20 @@ def program() -> str:
 
 
 class GoMicro:
-    """One process of it, on one registry."""
+    """One process of it, on one registry; with `grpc` the one that can speak it."""
 
     def __init__(
-        self, log: Path, registry: str, address: str = "", prefix: Sequence[str] = ()
+        self,
+        log: Path,
+        registry: str,
+        address: str = "",
+        *,
+        prefix: Sequence[str] = (),
+        grpc: bool = False,
     ) -> None:
         arguments = [registry, address] if address else [registry]
         self.process = Process(
-            [*prefix, program(), *arguments],
+            [*prefix, program("peer-grpc" if grpc else "peer"), *arguments],
             log,
             # It comments on its defaults for TLS otherwise.
             env={"MICRO_TLS_SECURE": "true"},

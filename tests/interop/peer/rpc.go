@@ -2,16 +2,27 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"time"
 
 	"go-micro.dev/v5/broker"
 	"go-micro.dev/v5/client"
-	grpcclient "go-micro.dev/v5/client/grpc"
 	debug "go-micro.dev/v5/debug/handler"
 	health "go-micro.dev/v5/debug/proto"
 	"go-micro.dev/v5/server"
-	grpcserver "go-micro.dev/v5/server/grpc"
 )
+
+// protocol is one of go-micro's ways to call and to be called.
+type protocol struct {
+	server func(...server.Option) server.Server
+	client func(...client.Option) client.Client
+	json   string // content type of JSON
+}
+
+// protocols holds those that are built in, by what they call themselves in a node's metadata.
+var protocols = map[string]protocol{
+	"mucp": {server.NewServer, client.NewClient, "application/json"},
+}
 
 // Greeter is a handler such as go-micro's users write.
 type Greeter struct{}
@@ -34,7 +45,11 @@ func (*Greeter) Hello(_ context.Context, request *HelloRequest, response *HelloR
 
 // serve starts a server with the greeter and go-micro's own Debug, as micro.NewService has it.
 func (p *Peer) serve(r *Request) (any, error) {
-	options := []server.Option{
+	protocol, known := protocols[r.Protocol]
+	if !known {
+		return nil, fmt.Errorf("protocol %q is not built in", r.Protocol)
+	}
+	srv := protocol.server(
 		server.Name(r.Name),
 		server.Id(r.ID),
 		server.Version(r.Version),
@@ -43,11 +58,7 @@ func (p *Peer) serve(r *Request) (any, error) {
 		server.Broker(broker.NewMemoryBroker()), // the default one announces itself over mDNS
 		server.RegisterTTL(seconds(r.TTL)),
 		server.RegisterInterval(seconds(r.Interval)),
-	}
-	srv := server.NewServer(options...)
-	if r.Protocol == "grpc" {
-		srv = grpcserver.NewServer(options...)
-	}
+	)
 	if err := srv.Handle(srv.NewHandler(&Greeter{})); err != nil {
 		return nil, err
 	}
@@ -63,17 +74,17 @@ func (p *Peer) serve(r *Request) (any, error) {
 
 // request finds a node through the selector and calls one of its endpoints.
 func (p *Peer) request(r *Request) (any, error) {
-	options := []client.Option{
+	protocol, known := protocols[r.Protocol]
+	if !known {
+		return nil, fmt.Errorf("protocol %q is not built in", r.Protocol)
+	}
+	c := protocol.client(
 		client.Registry(p.registry),
 		client.Selector(p.selector),
 		client.Broker(broker.NewMemoryBroker()),
-		client.RequestTimeout(5 * time.Second),
+		client.RequestTimeout(5*time.Second),
 		client.Retries(0),
-	}
-	c, json := client.NewClient(options...), "application/json"
-	if r.Protocol == "grpc" {
-		c, json = grpcclient.NewClient(options...), "application/grpc+json"
-	}
+	)
 	if r.Endpoint == "Debug.Health" {
 		response := new(health.HealthResponse)
 		request := c.NewRequest(r.Name, r.Endpoint, &health.HealthRequest{Service: r.Text})
@@ -81,7 +92,8 @@ func (p *Peer) request(r *Request) (any, error) {
 		return response.Status, err
 	}
 	response := new(HelloResponse)
-	request := c.NewRequest(r.Name, r.Endpoint, &HelloRequest{Name: r.Text}, client.WithContentType(json))
+	content := client.WithContentType(protocol.json)
+	request := c.NewRequest(r.Name, r.Endpoint, &HelloRequest{Name: r.Text}, content)
 	err := c.Call(context.Background(), request, response)
 	return response.Greeting, err
 }
