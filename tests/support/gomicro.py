@@ -1,4 +1,4 @@
-"""Drive the go-micro program of `tests/interop/peer`, the other side of the interop tests."""
+"""Drive the programs of the interop tests: go-micro's, and svcreg's that takes the same calls."""
 
 from __future__ import annotations
 
@@ -8,18 +8,20 @@ import os
 import queue
 import re
 import subprocess
+import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import pytest
 
 from tests.support import servers
 from tests.support.servers import Process, missing
 
-SOURCES = Path(__file__).parents[1] / "interop" / "peer"
+ROOT = Path(__file__).resolve().parents[2]
+SOURCES = ROOT / "tests" / "interop" / "peer"
 PATIENCE = 20.0  # seconds that an answer or an event may take on a busy machine
 Message = dict[str, Any]
 
@@ -31,7 +33,7 @@ def version() -> str:
     return found[1]
 
 
-def program(name: str = "peer") -> str:
+def program(name: str) -> str:
     """Return the path of a program as built from these very sources; skips without it."""
     files = [*sorted(SOURCES.glob("*.go")), SOURCES / "go.mod", SOURCES / "go.sum"]
     digest = hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()[:12]
@@ -44,39 +46,23 @@ def program(name: str = "peer") -> str:
     return str(built)
 
 
-class GoMicro:
-    """One process of it, on one registry; with `grpc` the one that can speak it."""
+class Peer:
+    """One process that does what it is told with one registry, and says what it sees."""
 
-    def __init__(
-        self,
-        log: Path,
-        registry: str,
-        address: str = "",
-        *,
-        prefix: Sequence[str] = (),
-        grpc: bool = False,
-    ) -> None:
-        arguments = [registry, address] if address else [registry]
-        self.process = Process(
-            [*prefix, program("peer-grpc" if grpc else "peer"), *arguments],
-            log,
-            # It comments on its defaults for TLS otherwise.
-            env={"MICRO_TLS_SECURE": "true"},
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-        )
+    def __init__(self, command: Sequence[str], log: Path, env: Mapping[str, str]) -> None:
         self.events: list[Message] = []
+        self.process = Process(command, log, env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         self._answers: queue.Queue[Message | None] = queue.Queue()
         self._changed = threading.Condition()
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
 
-    def __enter__(self) -> GoMicro:
+    def __enter__(self) -> Self:
         self.expect(lambda event: event["event"] == "ready")
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.process.kill()
+        self.kill()
         self._reader.join()
         self.process.stop()  # closes the pipes
 
@@ -95,25 +81,29 @@ class GoMicro:
         stdin.flush()
         answer = self._answers.get(timeout=PATIENCE)
         if answer is None:
-            pytest.fail(f"go-micro ended during {operation}:\n{self.process.log}")
+            pytest.fail(f"it ended during {operation}:\n{self.process.log}")
         return answer
 
-    def expect(
-        self, condition: Callable[[Message], object], timeout: float = PATIENCE, since: int = 0
-    ) -> Message:
-        """Return the first event, from number `since` on, that meets a condition."""
+    def expect(self, condition: Callable[[Message], object], timeout: float = PATIENCE) -> Message:
+        """Return the first event that meets a condition, waiting for it."""
         deadline = time.monotonic() + timeout
         with self._changed:
             while True:
-                for event in self.events[since:]:
+                for event in self.events:
                     if condition(event):
                         return event
                 left = deadline - time.monotonic()
                 if left <= 0 or not self._changed.wait(left):
-                    pytest.fail(
-                        f"go-micro did not see it within {timeout:g} s: "
-                        f"{self.events[since:]}\n{self.process.log}"
-                    )
+                    pytest.fail(f"not seen within {timeout:g} s: {self.events}\n{self.process.log}")
+
+    def nodes(self, name: str) -> dict[str, Message]:
+        """Return the nodes that it finds, by id, each with the version of its service."""
+        found = self.call("get", name=name) or []
+        return {
+            node["id"]: {**node, "version": service["version"]}
+            for service in found
+            for node in service["nodes"] or []
+        }
 
     def kill(self) -> None:
         """End it as a crash would."""
@@ -131,3 +121,34 @@ class GoMicro:
             else:
                 self._answers.put(message)
         self._answers.put(None)
+
+
+class GoMicro(Peer):
+    """go-micro's; with `grpc` the one that speaks it, which cannot speak to etcd."""
+
+    def __init__(
+        self,
+        log: Path,
+        registry: str,
+        address: str = "",
+        *,
+        prefix: Sequence[str] = (),
+        grpc: bool = False,
+    ) -> None:
+        path = program("peer-grpc" if grpc else "peer")
+        command = [*prefix, path, registry, *([address] if address else [])]
+        # It comments on its default for TLS otherwise.
+        super().__init__(command, log, {"MICRO_TLS_SECURE": "true"})
+
+
+class Python(Peer):
+    """svcreg's."""
+
+    def __init__(
+        self, log: Path, registry: str, address: str = "", *, prefix: Sequence[str] = ()
+    ) -> None:
+        command = [*prefix, sys.executable, "-m", "tests.support.gomicro_python"]
+        env = {"MICRO_REGISTRY": registry, "PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "error"}
+        if address:
+            env["MICRO_REGISTRY_ADDRESS"] = address
+        super().__init__(command, log, env)

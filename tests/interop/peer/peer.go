@@ -3,7 +3,6 @@ package main
 import (
 	"errors"
 	"fmt"
-	"sync"
 	"time"
 
 	"go-micro.dev/v5/registry"
@@ -19,7 +18,7 @@ type Peer struct {
 	selector selector.Selector
 	servers  map[string]server.Server
 	watchers map[string]registry.Watcher
-	renewals sync.Map // node id -> func() that ends them
+	renewals map[string]func() // what ends them, by the id of a service's first node
 }
 
 func newPeer(reg registry.Registry) *Peer {
@@ -28,6 +27,7 @@ func newPeer(reg registry.Registry) *Peer {
 		selector: selector.NewSelector(selector.Registry(reg)),
 		servers:  map[string]server.Server{},
 		watchers: map[string]registry.Watcher{},
+		renewals: map[string]func(){},
 	}
 }
 
@@ -105,9 +105,10 @@ func (p *Peer) register(r *Request) error {
 			}
 		}
 	}()
-	end := func() { ticker.Stop(); close(done); <-ended }
-	for _, node := range r.Service.Nodes {
-		p.renewals.Store(node.Id, sync.OnceFunc(end))
+	p.renewals[r.Service.Nodes[0].Id] = func() {
+		ticker.Stop()
+		close(done)
+		<-ended
 	}
 	return nil
 }
@@ -118,10 +119,10 @@ func (p *Peer) deregister(service *registry.Service) error {
 }
 
 func (p *Peer) endRenewals(service *registry.Service) {
-	for _, node := range service.Nodes {
-		if end, found := p.renewals.LoadAndDelete(node.Id); found {
-			end.(func())()
-		}
+	id := service.Nodes[0].Id
+	if end, found := p.renewals[id]; found {
+		end()
+		delete(p.renewals, id)
 	}
 }
 

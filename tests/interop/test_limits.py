@@ -1,0 +1,105 @@
+"""What go-micro itself cannot do, and what that means to a Python program beside it.
+
+Each of these holds for go-micro; where one fails, go-micro has become better, and the guide has to
+say so.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.interop.conftest import REGISTRIES, World
+from tests.interop.test_registries import ENDPOINT, register, seen, service
+from tests.support.etcd import Etcd, unique
+from tests.support.gomicro import GoMicro
+from tests.support.servers import eventually
+
+
+def on(registry: str) -> pytest.MarkDecorator:
+    """Run tests in the world of one registry."""
+    (found,) = [parameter for parameter in REGISTRIES if parameter.values == (registry,)]
+    return pytest.mark.parametrize("world", [found], indirect=True)
+
+
+@on("etcd")
+class TestEtcd:
+    def test_watch_of_go_micro_gets_one_event_of_a_transaction(self, world: World) -> None:
+        name = unique("batch")
+        batch = service(name, *(f"{name}-{number}" for number in range(5)))
+        last = service(name, f"{name}-last")
+        world.go.call("watch", name=name)
+        world.python.call("watch", name=name)
+        register(world.python, batch)  # svcreg writes the nodes of a registration together
+        register(world.python, last)
+        world.go.expect(lambda event: last["nodes"] == (event.get("service") or {}).get("nodes"))
+        assert len(seen(world.go, name)) == 2
+        eventually(lambda: len(seen(world.python, name)) == 6)
+        assert len(world.go.nodes(name)) == 6  # reading finds them all
+        for record in (batch, last):
+            world.python.call("deregister", service=record)
+
+    def test_go_micro_does_not_write_a_change_of_endpoints(self, world: World) -> None:
+        name = unique("same")
+        before = service(name, f"{name}-1")
+        after = {**before, "endpoints": [ENDPOINT, {**ENDPOINT, "name": "Greeter.Bye"}]}
+        for record in (before, after):
+            register(world.go, record)
+        (found,) = world.python.call("get", name=name)
+        assert found["endpoints"] == [ENDPOINT]
+        world.go.call("deregister", service=after)
+        for record in (before, after):  # svcreg does
+            register(world.python, record)
+        eventually(lambda: len(world.go.call("get", name=name)[0]["endpoints"]) == 2)
+        world.python.call("deregister", service=after)
+
+
+@pytest.mark.server("etcd")
+def test_programs_with_go_micros_grpc_cannot_use_etcd(etcd: Etcd, tmp_path: Path) -> None:
+    with GoMicro(tmp_path / "go.log", "etcd", etcd.endpoint, grpc=True) as go:
+        answer = go.ask("list")
+    assert "error while marshaling: invalid message" in answer["error"]
+
+
+@on("consul")
+class TestConsul:
+    def test_go_micro_registers_the_first_node_only(self, world: World) -> None:
+        name = unique("first")
+        record = service(name, f"{name}-1", f"{name}-2")
+        register(world.go, record)
+        assert set(world.python.nodes(name)) == {f"{name}-1"}
+        world.go.call("deregister", service=record)
+        register(world.python, record)  # svcreg registers both
+        eventually(lambda: set(world.go.nodes(name)) == {f"{name}-1", f"{name}-2"})
+        world.python.call("deregister", service=record)
+
+    def test_to_a_watch_of_go_micro_a_service_that_comes_back_is_an_update(
+        self, world: World
+    ) -> None:
+        name = unique("again")
+        record = service(name, f"{name}-1")
+        world.go.call("watch", name=name)
+        for _ in range(2):
+            register(world.python, record)
+            eventually(lambda: world.go.nodes(name))
+            world.python.call("deregister", service=record)
+            eventually(lambda: not world.go.nodes(name))
+        eventually(lambda: len(seen(world.go, name)) >= 4)
+        assert [action for action, *_ in seen(world.go, name)] == [
+            "create",
+            "delete",
+            "update",
+            "delete",
+        ]
+
+    def test_metadata_that_consul_has_no_room_for_is_refused_of_go_micro_only(
+        self, world: World
+    ) -> None:
+        name = unique("room")
+        record = service(name, f"{name}-1", text="x" * 600)  # Consul takes 512
+        assert "too long" in world.go.ask("register", service=record)["error"]
+        register(world.python, record)
+        eventually(lambda: world.go.nodes(name))
+        assert world.go.nodes(name)[f"{name}-1"]["metadata"] == {"text": "x" * 600}
+        world.python.call("deregister", service=record)

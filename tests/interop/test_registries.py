@@ -1,0 +1,160 @@
+"""Python registers and Go finds it, and the other way round, on every registry."""
+
+from __future__ import annotations
+
+import contextlib
+from itertools import groupby
+
+from tests.interop.conftest import Pair
+from tests.support.etcd import unique
+from tests.support.gomicro import Message, Peer
+from tests.support.servers import eventually
+
+TTL = 2.0  # seconds
+GRACE = 2.0  # seconds: etcd looks for expired leases now and then, and so does Consul
+ENDPOINT = {
+    "name": "Greeter.Hello",
+    "metadata": {"path": "/<hello>?a&b"},
+    "request": {
+        "name": "HelloRequest",
+        "type": "HelloRequest",
+        "values": [{"name": "name", "type": "string", "values": []}],
+    },
+    "response": {"name": "HelloResponse", "type": "HelloResponse", "values": []},
+}
+
+
+def service(name: str, *node_ids: str, version: str = "1.0.0", **metadata: str) -> Message:
+    """Return a service with an address of its own for each node."""
+    return {
+        "name": name,
+        "version": version,
+        "metadata": {},
+        "endpoints": [ENDPOINT],
+        "nodes": [
+            {"id": node_id, "address": f"10.0.0.5:{8000 + number}", "metadata": metadata}
+            for number, node_id in enumerate(node_ids, start=1)
+        ],
+    }
+
+
+def register(peer: Peer, record: Message, ttl: float = TTL) -> None:
+    peer.call("register", service=record, ttl=ttl, interval=ttl / 3)
+
+
+def seen(reader: Peer, name: str) -> list[tuple[str, str, str]]:
+    """Return what a watch saw: actions, each with the id and the step of a node.
+
+    What comes twice in a row counts once: go-micro says again what it has said when Consul's index
+    has moved, and when a node is announced again over mDNS.
+    """
+    events = [event for event in reader.events if event.get("watch") == name]
+    steps = [
+        (event["event"], node["id"], node["metadata"].get("step", ""))
+        for event in events
+        for node in event["service"]["nodes"]
+    ]
+    return [step for step, _ in groupby(steps)]
+
+
+def test_all_that_is_said_of_a_service_is_found(pair: Pair) -> None:
+    name = unique("full")
+    metadata = {"zone": "z<1>&", "greeting": "Grüße \u2028 你好 😀", "weight": "10"}
+    record = service(name, f"{name}-1", **metadata)
+    register(pair.writer, record)
+    eventually(lambda: pair.reader.nodes(name))
+    (found,) = pair.reader.call("get", name=name)
+    assert found["version"] == "1.0.0"
+    assert found["endpoints"] == record["endpoints"]
+    assert found["nodes"] == record["nodes"]
+    assert name in [one["name"] for one in pair.reader.call("list")]
+    assert pair.reader.call("select", name=name) == record["nodes"][0]
+    pair.writer.call("deregister", service=record)
+
+
+def test_node_comes_changes_and_leaves(pair: Pair) -> None:
+    name, reader = unique("life"), pair.reader
+    node = f"{name}-1"
+    reader.call("watch", name=name)
+    first, second = (service(name, node, step=step) for step in ("1", "2"))
+    register(pair.writer, first)
+    eventually(lambda: reader.nodes(name))
+    if pair.case == "go on mdns":  # it ignores what it is told of a node that it has registered
+        pair.writer.call("deregister", service=first)
+    register(pair.writer, second)
+    eventually(lambda: [n["metadata"] for n in reader.nodes(name).values()] == [{"step": "2"}])
+    pair.writer.call("deregister", service=second)
+    eventually(lambda: not reader.nodes(name))
+    expected = [("create", node, "1"), ("update", node, "2"), ("delete", node, "2")]
+    if pair.case == "go on mdns":
+        expected = [("create", node, "1"), ("delete", node, "1")]
+        expected += [("create", node, "2"), ("delete", node, "2")]
+    eventually(lambda: len(seen(reader, name)) >= len(expected))
+    assert seen(reader, name) == expected
+
+
+def test_versions_and_nodes_are_kept_apart(pair: Pair) -> None:
+    name, reader = unique("many"), pair.reader
+    old = [service(name, f"{name}-{number}", version="1.0.0") for number in (1, 2)]
+    new = service(name, f"{name}-3", version="2.0.0")
+    for record in (*old, new):
+        register(pair.writer, record)
+
+    def versions() -> dict[str, str]:
+        return {node_id: node["version"] for node_id, node in reader.nodes(name).items()}
+
+    every = {f"{name}-1": "1.0.0", f"{name}-2": "1.0.0", f"{name}-3": "2.0.0"}
+    eventually(lambda: versions() == every)
+    pair.writer.call("deregister", service=old[1])
+    del every[f"{name}-2"]
+    eventually(lambda: versions() == every)
+    pair.writer.call("deregister", service=old[0])
+    eventually(lambda: versions() == {f"{name}-3": "2.0.0"})
+    pair.writer.call("deregister", service=new)
+    eventually(lambda: versions() == {})
+
+
+def test_killed_program_goes_with_its_ttl_and_a_living_one_stays(pair: Pair) -> None:
+    name, reader = unique("dead"), pair.reader
+    dead, alive = (service(name, f"{name}-{kind}") for kind in ("dead", "alive"))
+    with contextlib.ExitStack() as stack:
+        writer = pair.start_writer(stack)
+        reader.call("watch", name=name)
+        register(pair.writer, alive)
+        register(writer, dead)
+        eventually(lambda: len(reader.nodes(name)) == 2)
+        writer.kill()
+    eventually(lambda: set(reader.nodes(name)) == {f"{name}-alive"}, TTL + GRACE)
+    reader.expect(lambda event: event["event"] == "delete" and event["watch"] == name)
+    assert [node_id for what, node_id, _ in seen(reader, name) if what == "delete"] == [
+        f"{name}-dead"
+    ]
+    pair.writer.call("deregister", service=alive)
+
+
+def test_service_metadata_reaches_the_other_side_on_etcd_alone(pair: Pair) -> None:
+    name = unique("meta")
+    record = {**service(name, f"{name}-1"), "metadata": {"team": "web"}}
+    register(pair.writer, record)
+    eventually(lambda: pair.reader.nodes(name))
+    (found,) = pair.reader.call("get", name=name)
+    expected = {"team": "web"} if "etcd" in pair.case else {}
+    assert (found["metadata"] or {}) == expected
+    pair.writer.call("deregister", service=record)
+
+
+def test_watch_of_everything_sees_what_the_other_side_registers(pair: Pair) -> None:
+    if pair.case == "python on consul":  # go-micro cannot
+        assert "service" in pair.reader.ask("watch", name="")["error"]
+        return
+    name = unique("any")
+    record = service(name, f"{name}-1")
+
+    def is_ours(event: Message, action: str) -> bool:
+        return bool(event["event"] == action and event["service"]["name"] == name)
+
+    pair.reader.call("watch", name="")
+    register(pair.writer, record)
+    pair.reader.expect(lambda event: is_ours(event, "create"))
+    pair.writer.call("deregister", service=record)
+    pair.reader.expect(lambda event: is_ours(event, "delete"))
