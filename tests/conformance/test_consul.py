@@ -76,7 +76,7 @@ class Conformance(BackendConformance):
 
 class TestConsul(Conformance):
     @pytest.fixture
-    def backend_url(self, consul: Agent) -> str:
+    def backend(self, consul: Agent) -> str:
         return f"consul://{consul.address}"
 
 
@@ -87,7 +87,7 @@ class TestSharedWatch(Watches, Liveness):
     grace = 2.0
 
     @pytest.fixture
-    def backend_url(self, consul: Agent) -> str:
+    def backend(self, consul: Agent) -> str:
         return f"consul://{consul.address}?polls=0"
 
 
@@ -97,7 +97,7 @@ class TestSharedWatch(Watches, Liveness):
 @pytest.mark.xdist_group("consul-acl")
 class TestConsulWithAcls(Conformance):
     @pytest.fixture
-    def backend_url(self, acl_agent: Agent, token: str, monkeypatch: pytest.MonkeyPatch) -> str:
+    def backend(self, acl_agent: Agent, token: str, monkeypatch: pytest.MonkeyPatch) -> str:
         monkeypatch.setenv("CONSUL_HTTP_TOKEN", token)
         monkeypatch.setattr(hygiene, "SECRET", token)  # another one would be refused
         return f"consul://{acl_agent.address}"
@@ -106,7 +106,7 @@ class TestConsulWithAcls(Conformance):
 @pytest.mark.xdist_group("consul-tls")
 class TestConsulOverMutualTls(Conformance):
     @pytest.fixture
-    def backend_url(self, tls_agent: Agent, certificates: Certificates) -> str:
+    def backend(self, tls_agent: Agent, certificates: Certificates) -> str:
         cert, key = certificates.client
         return f"consul://{tls_agent.address}?ca={certificates.ca}&cert={cert}&key={key}"
 
@@ -114,5 +114,5 @@ class TestConsulOverMutualTls(Conformance):
 @pytest.mark.xdist_group("consul-cluster")
 class TestConsulCluster(Conformance):
     @pytest.fixture
-    def backend_url(self, cluster: Cluster) -> str:
+    def backend(self, cluster: Cluster) -> str:
         return f"consul://{cluster.addresses}"

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 
 import pytest
 
 from svcreg.testing import BackendConformance
-from svcreg.testing.conformance.base import World
 from tests.support.etcd import (
     TIMERS,
     Certificates,
@@ -38,32 +37,15 @@ class Conformance(BackendConformance):
 
 class TestEtcd(Conformance):
     @pytest.fixture
-    def backend_url(self, etcd: Etcd, prefix: str) -> str:
+    def backend(self, etcd: Etcd, prefix: str) -> str:
         return f"etcd://{etcd.endpoint}?prefix={prefix}"
-
-
-ROUNDS_VARIABLE = "SVCREG_ROUNDS"
-BOTH_FACES = ["asyncio", "blocking"]
-
-
-def faces(usual: str) -> list[str]:
-    """Both faces in the long run, and otherwise one: what differs lies far below the faces."""
-    return BOTH_FACES if ROUNDS_VARIABLE in os.environ else [usual]
 
 
 class Variant(Conformance):
     """Stays on one worker, so that it needs only one server."""
 
-    @pytest.fixture(params=faces("asyncio"))
-    def world(
-        self,
-        request: pytest.FixtureRequest,
-        registry_url: str,
-        backend_environment: Mapping[str, str],
-    ) -> Iterator[World]:
-        world = World(self, registry_url, request.param, backend_environment)
-        yield world
-        world.close()
+    # Both faces in the long run, and otherwise one: what differs lies far below the faces.
+    faces = ("asyncio", "blocking") if "SVCREG_ROUNDS" in os.environ else ("asyncio",)
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +57,7 @@ def etcd_34(tmp_path_factory: Factory) -> Iterator[Etcd]:
 @pytest.mark.xdist_group("etcd-3.4")
 class TestEtcd34(Variant):
     @pytest.fixture
-    def backend_url(self, etcd_34: Etcd, prefix: str) -> str:
+    def backend(self, etcd_34: Etcd, prefix: str) -> str:
         return f"etcd://{etcd_34.endpoint}?prefix={prefix}"
 
 
@@ -93,7 +75,7 @@ def etcd_tls(tmp_path_factory: Factory, certificates: Certificates) -> Iterator[
 @pytest.mark.xdist_group("etcd-tls")
 class TestEtcdOverTls(Variant):
     @pytest.fixture
-    def backend_url(self, etcd_tls: Etcd, prefix: str, certificates: Certificates) -> str:
+    def backend(self, etcd_tls: Etcd, prefix: str, certificates: Certificates) -> str:
         return f"etcd://{etcd_tls.endpoint}?prefix={prefix}&ca={certificates.ca}"
 
 
@@ -111,7 +93,7 @@ def etcd_mutual(tmp_path_factory: Factory, certificates: Certificates) -> Iterat
 @pytest.mark.xdist_group("etcd-mutual-tls")
 class TestEtcdOverMutualTls(Variant):
     @pytest.fixture
-    def backend_url(self, etcd_mutual: Etcd, prefix: str, certificates: Certificates) -> str:
+    def backend(self, etcd_mutual: Etcd, prefix: str, certificates: Certificates) -> str:
         cert, key = certificates.issue("conformance")
         files = f"ca={certificates.ca}&cert={cert}&key={key}"
         return f"etcd://{etcd_mutual.endpoint}?prefix={prefix}&{files}"
@@ -129,7 +111,7 @@ def etcd_password(tmp_path_factory: Factory) -> Iterator[Etcd]:
 @pytest.mark.xdist_group("etcd-password")
 class TestEtcdWithPassword(Variant):
     @pytest.fixture
-    def backend_url(self, etcd_password: Etcd) -> str:
+    def backend(self, etcd_password: Etcd) -> str:
         return f"etcd://app:p%40ss%2Fw%3Ard@{etcd_password.endpoint}?prefix={LIMITED}"
 
 
@@ -144,6 +126,6 @@ class TestEtcdCluster(Variant):
     grace = 4.0  # elections take longer among several
 
     @pytest.fixture
-    def backend_url(self, etcd_cluster: EtcdCluster, prefix: str) -> str:
+    def backend(self, etcd_cluster: EtcdCluster, prefix: str) -> str:
         endpoints = ",".join(member.endpoint for member in etcd_cluster.members)
         return f"etcd://{endpoints}?prefix={prefix}"

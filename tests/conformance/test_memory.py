@@ -12,5 +12,5 @@ class TestMemory(BackendConformance):
     grace = 1.0
 
     @pytest.fixture
-    def backend_url(self, request: pytest.FixtureRequest) -> str:
+    def backend(self, request: pytest.FixtureRequest) -> str:
         return f"memory://{abs(hash(request.node.nodeid))}"

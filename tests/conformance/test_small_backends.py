@@ -13,7 +13,7 @@ class TestDefBackend(BackendConformance):
     grace = 1.0
 
     @pytest.fixture
-    def backend_url(self, distributions: Distributions, request: pytest.FixtureRequest) -> str:
+    def backend(self, distributions: Distributions, request: pytest.FixtureRequest) -> str:
         point = {"acme-def": "tests.support.small_backends:DefBackend"}
         distributions.install("svcreg-acme-def", {}, point)
         return f"acme-def://{abs(hash(request.node.nodeid))}"
@@ -24,7 +24,7 @@ class TestAsyncBackend(BackendConformance):
     grace = 1.0
 
     @pytest.fixture
-    def backend_url(self, distributions: Distributions, request: pytest.FixtureRequest) -> str:
+    def backend(self, distributions: Distributions, request: pytest.FixtureRequest) -> str:
         point = {"acme-async": "tests.support.small_backends:AsyncBackend"}
         distributions.install("svcreg-acme-async", {}, point)
         return f"acme-async://{abs(hash(request.node.nodeid))}"

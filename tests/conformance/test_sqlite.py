@@ -14,5 +14,5 @@ class TestSqlite(BackendConformance):
     grace = 1.0
 
     @pytest.fixture
-    def backend_url(self, tmp_path: Path) -> str:
+    def backend(self, tmp_path: Path) -> str:
         return f"sqlite://{tmp_path}/registry.db"

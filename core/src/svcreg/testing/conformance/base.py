@@ -13,9 +13,11 @@ import pytest
 from svcreg.config import load_config
 from svcreg.hookspecs import CAPABILITIES
 from svcreg.model import NAME_LIMIT, Node, Service
-from svcreg.plugins import build_backend, load_factory
+from svcreg.plugins import backends, build_backend, load_factory
 from svcreg.testing.conformance.faces import AsyncioClient, BlockingClient, Client, Watching
 from svcreg.testing.conformance.processes import Owner
+from svcreg.testing.facts import Facts, Measured
+from svcreg.testing.settings import declared, find_backend
 
 FACES: dict[str, type[BlockingClient | AsyncioClient]] = {
     "blocking": BlockingClient,
@@ -43,35 +45,63 @@ class Base:
     """Settings and fixtures of the suite; see `BackendConformance`.
 
     Attributes:
-        backend_url: The registry, as given to `svcreg.open`.
+        backend: The registry, as given to `svcreg.open`: text, or a fixture that gives it.
+        server: The TCP server behind it, `host:port` or a fixture that gives a
+            `svcreg.testing.Server`; None where there is none, or none to be disturbed.
+        server_version: Text for the report, or a fixture that gives it.
+        plant_garbage: A fixture that gives a callable, which writes a record that makes no sense
+            beside those of the service of a name.
+        faces: The faces that each test runs through.
         ttl: Seconds; the TTL of the tests that wait for a record to expire. As short as the
             backend allows, because the suite waits for it several times.
         grace: Seconds after the TTL within which a dead node must be gone.
         settle: Seconds within which every reader must see a change, and one call must return.
+        recovery: Seconds within which everything is well again after the server is.
+        rounds: Times that a registration races against the start of a watch.
+        race_seconds: Seconds after which that race ends, however many rounds were run.
         name_limit: Longest service name and node id that the backend stores. A longer one must
             be refused with `InvalidServiceError`.
         record_size: Bytes of metadata in one node that the backend must be able to store.
     """
 
-    backend_url: Any = None  # a str; Any, because a subclass may make a fixture of it
-    ttl = 2.0
+    # Any, because a subclass may make fixtures of them.
+    backend: Any = None
+    server: Any = None
+    server_version: Any = None
+    plant_garbage: Any = None
+    faces: Sequence[str] = ("asyncio", "blocking")
+    ttl = 1.0
     grace = 2.0
     settle = 3.0
+    recovery = 8.0  # core tries again after 5 s at the latest
+    rounds = 1000
+    race_seconds = 5.0
     name_limit = NAME_LIMIT
     record_size = 4096
+
+    def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:
+        if "world" in metafunc.fixturenames:
+            metafunc.parametrize("world", self.faces, indirect=True)
 
     @pytest.fixture
     def backend_environment(self) -> Mapping[str, str]:
         """Return the environment variables that another process needs to find the backend."""
         return os.environ
 
+    @pytest.fixture(autouse=True)
+    def facts(self, request: pytest.FixtureRequest) -> Iterator[Facts]:
+        """Return what the report is to say of this test."""
+        test: str = request.function.__name__
+        areas = [cls.__name__ for cls in request.cls.__mro__ if test in vars(cls)]
+        needs = getattr(request.function, "svcreg_needs", ())
+        facts = Facts(test, areas[-1].lower(), list(needs))
+        yield facts
+        request.node.user_properties.append(facts.as_property())
+
     @pytest.fixture
     def registry_url(self, request: pytest.FixtureRequest) -> str:
-        """Return the registry's URL, whether `backend_url` is an attribute or a fixture."""
-        url = self.backend_url if isinstance(self.backend_url, str) else None
-        url = url or request.getfixturevalue("backend_url")
-        assert isinstance(url, str), "backend_url must be the text that svcreg.open is given"
-        return url
+        """Return the registry's URL, whoever names it."""
+        return find_backend(request)
 
     @pytest.fixture
     def capabilities(self, registry_url: str) -> frozenset[str]:
@@ -81,20 +111,32 @@ class Base:
         return frozenset(getattr(backend, "capabilities", ()))
 
     @pytest.fixture(autouse=True)
-    def _skip_unclaimed(self, request: pytest.FixtureRequest, capabilities: frozenset[str]) -> None:
-        claims = getattr(request.function, "svcreg_needs", ())
-        if missing := sorted(set(claims) - capabilities):
+    def _skip_unclaimed(
+        self,
+        request: pytest.FixtureRequest,
+        facts: Facts,
+        registry_url: str,
+        capabilities: frozenset[str],
+    ) -> None:
+        facts.backend = load_config(registry_url).backend
+        info = backends()[facts.backend]
+        facts.distribution, facts.version = info.distribution, info.version
+        facts.server = declared(request, "server_version")
+        facts.capabilities = sorted(capabilities)
+        if missing := sorted(set(facts.needs) - capabilities):
             pytest.skip(f"the backend does not claim {' and '.join(missing)}")
 
-    @pytest.fixture(params=sorted(FACES))
+    @pytest.fixture
     def world(
         self,
         request: pytest.FixtureRequest,
+        facts: Facts,
         registry_url: str,
         backend_environment: Mapping[str, str],
     ) -> Iterator[World]:
-        """Open registries for one test, through each face in turn."""
-        world = World(self, registry_url, request.param, backend_environment)
+        """Open registries for one test, through one of the faces."""
+        world = World(self, registry_url, request.param, backend_environment, facts)
+        facts.face = request.param
         yield world
         world.close()
 
@@ -108,18 +150,20 @@ class World:
         url: str,
         face: Literal["blocking", "asyncio"],
         environment: Mapping[str, str],
+        facts: Facts,
     ) -> None:
         self.suite = suite
         self.url = url
         self.face = face
         self.settle = suite.settle
         self._environment = environment
+        self._facts = facts
         self._opened: list[Client] = []
         self._owners: list[Owner] = []
 
-    def open(self, **options: Any) -> Client:
-        """Open one more registry on the same store."""
-        client = FACES[self.face](self.url, **options)
+    def open(self, url: str | None = None, **options: Any) -> Client:
+        """Open one more registry on the same store, or at another URL."""
+        client = FACES[self.face](url or self.url, **options)
         self._opened.append(client)
         return client
 
@@ -174,6 +218,10 @@ class World:
         while time.monotonic() < deadline:
             assert watching.events[before:] == []
             time.sleep(POLL)
+
+    def measure(self, what: str, value: float, unit: str, bound: float | None = None) -> None:
+        """Note for the report what was measured, and what it may be at most."""
+        self._facts.measured[what] = Measured(value, unit, bound)
 
     def close(self) -> None:
         """Close every registry and end every process."""
