@@ -26,12 +26,12 @@ def test_the_argument_wins_over_the_environment() -> None:
 
 
 def test_an_unknown_option_is_refused_with_those_known() -> None:
-    with pytest.raises(ConfigError, match=r"no option 'interface'; it knows dialect, interfaces"):
+    with pytest.raises(ConfigError, match=r"no option 'interface'; it knows dialect, domain, interfaces"):
         load_options(config(interface="lo"), {})
 
 
 def test_an_unknown_dialect_is_refused() -> None:
-    with pytest.raises(ConfigError, match=r"dialect 'klingon'.*it speaks dns-sd"):
+    with pytest.raises(ConfigError, match=r"dialect 'klingon'.*both, dns-sd, go-micro"):
         load_options(config(dialect="klingon"), {})
 
 

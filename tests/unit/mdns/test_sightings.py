@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from svcreg import Node, Service
-from svcreg_mdns import records, sightings
+from svcreg_mdns import records, sightings, skips
+from svcreg_mdns.nodes import Nodes
 from svcreg_mdns.records import Stamp
 from svcreg_mdns.sightings import Packet, Sightings
 from tests.support.mdns import text
@@ -17,15 +18,14 @@ class Table:
     def __init__(self) -> None:
         self.now = 1000.0
         self.changes: list[tuple[Service | None, Service | None]] = []
-        self.sightings = Sightings(
-            lambda before, after: self.changes.append((before, after)), clock=lambda: self.now
-        )
+        self.nodes = Nodes(lambda before, after: self.changes.append((before, after)))
+        self.sightings = Sightings(self.nodes, clock=lambda: self.now)
 
     def ids(self, name: str = "greeter") -> list[str]:
-        return [node.id for one in self.sightings.services(name) for node in one.nodes]
+        return [node.id for one in self.nodes.services(name) for node in one.nodes]
 
     def address(self) -> str:
-        (service,) = self.sightings.services("greeter")
+        (service,) = self.nodes.services("greeter")
         return service.nodes[0].address
 
 
@@ -67,7 +67,7 @@ def test_a_node_comes_changes_and_goes(table: Table) -> None:
     table.sightings.hear(announced(time=2, ttl=0))
     kinds = [(before is not None, after is not None) for before, after in table.changes]
     assert kinds == [(False, True), (True, True), (True, False)]
-    assert table.sightings.names() == ()
+    assert table.nodes.names() == ()
 
 
 def test_a_late_answer_neither_revives_nor_reverts(table: Table) -> None:
@@ -133,7 +133,7 @@ def test_a_known_text_is_not_decoded_again(table: Table, monkeypatch: pytest.Mon
         table.sightings.hear(whole)
         table.sightings.hear(bad)
     assert len(decoded) == 2
-    assert table.sightings.skipped == 1
+    assert table.sightings.skips.count == 1
 
 
 def test_bad_records_are_counted_and_only_some_are_named(
@@ -143,8 +143,8 @@ def test_bad_records_are_counted_and_only_some_are_named(
         packet = by_hand(f"bad-{number}", "x")
         packet.texts = {name: [(b"\xff", 120)] for name in packet.texts}
         table.sightings.hear(packet)
-    assert table.sightings.skipped == 100
-    assert len(caplog.records) == sightings.LOG_LINES_PER_MINUTE
+    assert table.sightings.skips.count == 100
+    assert len(caplog.records) == skips.LOG_LINES_PER_MINUTE
     assert "bad-0" in caplog.text
     table.now += 60
     packet = by_hand("bad-later", "x")

@@ -8,11 +8,15 @@ from collections.abc import AsyncIterator, Sequence
 
 from svcreg import Config, Delta, Service, Snapshot, hookimpl
 from svcreg.errors import RegistryError, RegistryUnavailableError
-from svcreg_mdns.client import Link
-from svcreg_mdns.options import GROUP_ADDRESS, load_options
-from svcreg_mdns.publisher import Publisher
-from svcreg_mdns.sightings import Packet
+from svcreg_mdns.dialect import Dialect
+from svcreg_mdns.dnssd import DnsSd
+from svcreg_mdns.gomicro import GoMicro
+from svcreg_mdns.interfaces import Interface, find_interfaces, join_names
+from svcreg_mdns.options import DNS_SD, GO_MICRO, GROUP_ADDRESS, Options, load_options
 from svcreg_mdns.watcher import Watcher
+
+RESCAN_SECONDS = 5.0
+"""How often to look for interfaces that have come or gone; costs less than a millisecond."""
 
 _log = logging.getLogger("svcreg.mdns")
 
@@ -28,9 +32,12 @@ class MdnsBackend:
     default_address = GROUP_ADDRESS
 
     def __init__(self, config: Config) -> None:
-        self._interfaces = load_options(config).interface_names()
+        self._options = load_options(config)
         self._session: _Session | None = None
         self._opening = asyncio.Lock()
+        if self._options.dialect == GO_MICRO:
+            # Its records have no room for who registered them, nor for metadata of services.
+            self.capabilities = self.capabilities - {"fencing", "endpoints"}
 
     @hookimpl
     async def svcreg_close(self) -> None:
@@ -42,35 +49,39 @@ class MdnsBackend:
     @hookimpl
     async def svcreg_register(self, service: Service, ttl: float) -> None:
         session = await self._open()
-        await session.publisher.register(service, ttl)
+        for dialect in session.dialects:
+            await dialect.register(service, ttl)
 
     @hookimpl
     async def svcreg_renew(self, services: Sequence[Service], ttl: float) -> Sequence[Service]:
         session = await self._open()
-        return await session.publisher.renew(services, ttl)
+        lost = [await dialect.renew(services, ttl) for dialect in session.dialects]
+        return lost[0]  # what is not in the second dialect is not fit for it
 
     @hookimpl
     async def svcreg_deregister(self, service: Service) -> None:
         session = await self._open()
-        if not session.publisher.holds(service):
-            await session.watcher.start()  # to know what there is to withdraw
-        await session.publisher.withdraw(service)
+        if not session.dialects[0].holds(service):
+            await session.look(service.name)  # to know what there is to withdraw
+        for dialect in session.dialects:
+            await dialect.withdraw(service)
 
     @hookimpl
     async def svcreg_get(self, name: str) -> Sequence[Service]:
         session = await self._open()
-        await session.watcher.start()
-        return session.watcher.sightings.services(name)
+        await session.look(name)
+        return session.watcher.nodes.services(name)
 
     @hookimpl
     async def svcreg_list(self) -> Sequence[str]:
         session = await self._open()
-        await session.watcher.start()
-        return session.watcher.sightings.names()
+        await session.look(None)
+        return session.watcher.nodes.names()
 
     @hookimpl
     async def svcreg_watch(self, name: str | None) -> AsyncIterator[Snapshot | Delta]:
         session = await self._open()
+        await session.look(name)
         changes = session.watcher.watch(name)
         try:
             async for change in changes:
@@ -83,25 +94,30 @@ class MdnsBackend:
             if self._session is None or self._session.is_lost:
                 if self._session is not None:
                     await self._session.close()
-                self._session = _Session(self._interfaces)
+                self._session = _Session(self._options)
                 await self._session.open()
             return self._session
 
 
 class _Session:
-    """One link with its publisher and watcher, from first use until it is closed or lost."""
+    """The dialects on one set of interfaces, from first use until they are closed or lost.
 
-    def __init__(self, interfaces: tuple[str, ...]) -> None:
+    Of two dialects the first decides whose a node is, and what does not fit is refused by it.
+    """
+
+    def __init__(self, options: Options) -> None:
         self.watcher = Watcher()
-        self._link = Link(interfaces, self._hear)
-        self.watcher.attach(self._link)
-        self.publisher = Publisher(self._link, self.watcher.sightings)
         self.is_lost = False
+        self._chosen = options.interface_names()
+        self._interfaces: tuple[Interface, ...] = ()
         self._upkeep: asyncio.Task[None] | None = None
+        self.dialects = _dialects(options, self.watcher)
 
     async def open(self) -> None:
         try:
-            await self._link.open()
+            self._interfaces = find_interfaces(self._chosen)
+            for dialect in self.dialects:
+                await dialect.open(self._interfaces)
         except BaseException:
             self.is_lost = True
             raise
@@ -110,20 +126,55 @@ class _Session:
     async def close(self) -> None:
         if self._upkeep is not None:
             self._upkeep.cancel()
-        self.watcher.close()
-        self.publisher.cancel()
-        await self._link.close()
+            await asyncio.wait({self._upkeep})
+        for dialect in reversed(self.dialects):
+            await dialect.close()
+
+    async def look(self, name: str | None) -> None:
+        """Ask who is there, where that is not known yet."""
+        await asyncio.gather(*(dialect.look(name) for dialect in self.dialects))
 
     async def _keep_up(self) -> None:
+        tasks = [asyncio.create_task(dialect.keep_up()) for dialect in self.dialects]
+        tasks.append(asyncio.create_task(self._rescan()))
         try:
-            await self.watcher.keep_up()
+            await asyncio.gather(*tasks)
         except Exception as error:
             self.is_lost = True
             if not isinstance(error, RegistryError):
                 _log.exception("the upkeep of the link failed")
                 error = RegistryUnavailableError(f"mdns: the link failed: {error}", backend="mdns")
             self.watcher.fail(error)
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.wait(tasks)
 
-    def _hear(self, packet: Packet) -> None:
-        self.publisher.hear(packet)
-        self.watcher.hear(packet)
+    async def _rescan(self) -> None:
+        """Follow interfaces that have come or gone.
+
+        Raises:
+            RegistryUnavailableError: No interface is left.
+        """
+        while True:
+            await asyncio.sleep(RESCAN_SECONDS)
+            interfaces = find_interfaces(self._chosen)
+            if interfaces != self._interfaces:
+                before, now = join_names(self._interfaces), join_names(interfaces)
+                _log.info("interfaces changed from %s to %s", before, now)
+                self._interfaces = interfaces
+            for dialect in self.dialects:
+                await dialect.use(interfaces)
+
+
+def _dialects(options: Options, watcher: Watcher) -> tuple[Dialect, ...]:
+    go_micro = GoMicro(watcher.nodes, options.domain, is_alone=options.dialect == GO_MICRO)
+    if options.dialect == GO_MICRO:
+        return (go_micro,)
+    if options.dialect == DNS_SD:
+        return (DnsSd(watcher.nodes, _ignore),)
+    return DnsSd(watcher.nodes, go_micro.lose), go_micro
+
+
+def _ignore(service: Service, is_taken_over: bool) -> None:
+    """There is no other dialect to be told."""

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import socket
-import sys
 from collections.abc import Awaitable, Callable, Iterable
 from ipaddress import ip_address
 from typing import Any
@@ -25,7 +23,14 @@ from zeroconf import (
 from zeroconf.asyncio import AsyncServiceBrowser, AsyncServiceInfo, AsyncZeroconf
 
 from svcreg.errors import RegistryUnavailableError
-from svcreg_mdns.interfaces import Interface, find_interfaces, for_asking, for_multicast
+from svcreg_mdns.interfaces import (
+    Interface,
+    for_asking,
+    for_multicast,
+    join_names,
+    port_taken,
+    restrict_to_interfaces,
+)
 from svcreg_mdns.records import SERVICE_TYPE, Announcement
 from svcreg_mdns.sightings import Packet
 
@@ -51,9 +56,6 @@ _TYPE_A, _TYPE_PTR, _TYPE_TXT = 1, 12, 16  # RFC 1035 section 3.2.2
 _TYPE_AAAA = 28  # RFC 3596 section 2.1
 _TYPE_SRV = 33  # RFC 2782
 
-_IP_MULTICAST_ALL = 49  # linux/in.h; Python has no name for them
-_IPV6_MULTICAST_ALL = 29  # linux/in6.h
-
 _log = logging.getLogger("svcreg.mdns")
 
 
@@ -61,12 +63,10 @@ class Link:
     """The sockets on the chosen interfaces, shared by all that one registry does.
 
     Args:
-        chosen: Interface names or addresses; empty means all.
         on_packet: Given the records of every response that concerns us, our own included.
     """
 
-    def __init__(self, chosen: tuple[str, ...], on_packet: Callable[[Packet], None]) -> None:
-        self._chosen = chosen
+    def __init__(self, on_packet: Callable[[Packet], None]) -> None:
         self._listener = _Listener(on_packet)
         self._on_packet = on_packet
         self._interfaces: tuple[Interface, ...] = ()
@@ -78,25 +78,21 @@ class Link:
     @property
     def interface_names(self) -> str:
         """The interfaces in use, for messages."""
-        return ", ".join(interface.name for interface in self._interfaces)
+        return join_names(self._interfaces)
 
-    async def open(self) -> None:
+    async def open(self, interfaces: tuple[Interface, ...]) -> None:
         """Open the sockets.
 
         Raises:
-            RegistryUnavailableError: There is no interface, or port 5353 cannot be shared.
+            RegistryUnavailableError: Port 5353 cannot be shared.
         """
-        self._interfaces = find_interfaces(self._chosen)
+        self._interfaces = interfaces
         try:
             self._zeroconf = AsyncZeroconf(interfaces=for_multicast(self._interfaces))
             await self._zeroconf.zeroconf.async_wait_for_start()
         except (OSError, RuntimeError, Error) as error:
             await self.close()
-            raise RegistryUnavailableError(
-                f"mdns: cannot use UDP port 5353 on {self.interface_names}: {error}; another "
-                "program may hold it for itself (avahi: disallow-other-stacks=no)",
-                backend="mdns",
-            ) from error
+            raise port_taken(interfaces, error) from error
         _hear_own_interfaces_only(self._zeroconf.zeroconf)
         self._zeroconf.zeroconf.async_add_listener(self._listener, None)
 
@@ -113,20 +109,9 @@ class Link:
             zeroconf, self._zeroconf = self._zeroconf, None
             await zeroconf.async_close()
 
-    async def rescan(self) -> None:
-        """Follow interfaces that have come or gone; what is announced is announced on new ones.
-
-        Raises:
-            RegistryUnavailableError: No interface is left.
-        """
-        interfaces = find_interfaces(self._chosen)
-        if interfaces != self._interfaces:
-            _log.info(
-                "interfaces changed from %s to %s",
-                self.interface_names,
-                ", ".join(interface.name for interface in interfaces),
-            )
-            self._interfaces = interfaces
+    async def use(self, interfaces: tuple[Interface, ...]) -> None:
+        """Use these interfaces from now on; what is announced is announced on new ones."""
+        self._interfaces = interfaces
         # Even if nothing has changed: an IPv6 address can be listed before it is usable.
         await self._running.async_update_interfaces(for_multicast(interfaces))
         _hear_own_interfaces_only(self._running.zeroconf)
@@ -317,18 +302,9 @@ def _ignore(**_: object) -> None:
 def _hear_own_interfaces_only(zeroconf: Zeroconf) -> None:
     """Keep out packets of interfaces that were not chosen.
 
-    Linux gives a socket every packet to a group that any program of the machine has joined, on any
-    interface, unless told otherwise. zeroconf does not tell it and has no documented way to its
-    sockets: `engine.readers` is the exception to using documented names only. Should it go, the
-    registry hears more than it was asked to, and `test_only_chosen_interfaces_are_heard` fails.
+    zeroconf does not see to it and has no documented way to its sockets: `engine.readers` is the
+    exception to using documented names only. Should it go, the registry hears more than it was
+    asked to, and `test_only_chosen_interfaces_are_heard` fails.
     """
-    if sys.platform != "linux":
-        return
     for reader in getattr(getattr(zeroconf, "engine", None), "readers", ()):
-        sock = reader.transport.get_extra_info("socket")
-        try:
-            sock.setsockopt(socket.IPPROTO_IP, _IP_MULTICAST_ALL, 0)
-            if sock.family == socket.AF_INET6:
-                sock.setsockopt(socket.IPPROTO_IPV6, _IPV6_MULTICAST_ALL, 0)
-        except OSError as error:
-            _log.debug("cannot restrict a socket to its interfaces: %s", error)
+        restrict_to_interfaces(reader.transport.get_extra_info("socket"))

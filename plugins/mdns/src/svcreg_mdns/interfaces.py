@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import ipaddress
+import logging
 import socket
 import struct
 import sys
 from collections.abc import Iterable, Sequence
+from ipaddress import IPv4Network, IPv6Network
 
 import ifaddr
 import msgspec
 
 from svcreg.errors import RegistryUnavailableError
 
+_IP_MULTICAST_ALL = 49  # linux/in.h; Python has no name for them
+_IPV6_MULTICAST_ALL = 29  # linux/in6.h
 _SIOCGIFFLAGS = 0x8913  # linux/sockios.h
 _IFF_UP = 1  # linux/if.h
+
+_log = logging.getLogger("svcreg.mdns")
 
 
 class Interface(msgspec.Struct, frozen=True):
@@ -25,12 +31,14 @@ class Interface(msgspec.Struct, frozen=True):
         ipv4: An IPv4 address, or None.
         ipv6_index: The interface's number where it has an IPv6 address that multicasts, or None.
         link_local: Its link-local IPv6 address, or None.
+        networks: The networks of all its addresses.
     """
 
     name: str
     ipv4: str | None = None
     ipv6_index: int | None = None
     link_local: str | None = None
+    networks: tuple[IPv4Network | IPv6Network, ...] = ()
 
 
 def find_interfaces(chosen: Sequence[str] = ()) -> tuple[Interface, ...]:
@@ -59,6 +67,36 @@ def find_interfaces(chosen: Sequence[str] = ()) -> tuple[Interface, ...]:
             backend="mdns",
         )
     return tuple(sorted(found, key=lambda interface: interface.name))
+
+
+def join_names(interfaces: Iterable[Interface]) -> str:
+    """Return the names of interfaces, for messages."""
+    return ", ".join(interface.name for interface in interfaces)
+
+
+def port_taken(interfaces: Iterable[Interface], error: Exception) -> RegistryUnavailableError:
+    """Return the error to raise when the sockets cannot be opened."""
+    return RegistryUnavailableError(
+        f"mdns: cannot use UDP port 5353 on {join_names(interfaces)}: {error}; another "
+        "program may hold it for itself (avahi: disallow-other-stacks=no)",
+        backend="mdns",
+    )
+
+
+def restrict_to_interfaces(sock: socket.socket) -> None:
+    """Keep out multicast of interfaces on which this very socket has not joined the group.
+
+    Linux gives a socket every packet to a group that any program of the machine has joined, on any
+    interface, unless told otherwise.
+    """
+    if sys.platform != "linux":
+        return
+    try:
+        sock.setsockopt(socket.IPPROTO_IP, _IP_MULTICAST_ALL, 0)
+        if sock.family == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, _IPV6_MULTICAST_ALL, 0)
+    except OSError as error:
+        _log.debug("cannot restrict a socket to its interfaces: %s", error)
 
 
 def for_multicast(interfaces: Iterable[Interface]) -> list[str | int]:
@@ -99,6 +137,10 @@ def _interface(adapter: ifaddr.Adapter, chosen: Sequence[str]) -> Interface | No
         ipv4=ipv4,
         ipv6_index=adapter.index if v6 else None,
         link_local=next((a for a in v6 if ipaddress.ip_address(a).is_link_local), None),
+        networks=tuple(
+            ipaddress.ip_interface(f"{address}/{ip.network_prefix}").network
+            for address, ip in zip(addresses, adapter.ips, strict=True)
+        ),
     )
 
 

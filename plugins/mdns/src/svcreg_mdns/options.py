@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 
 import msgspec
@@ -15,7 +16,10 @@ GROUP_ADDRESS = "224.0.0.251:5353"
 
 INTERFACES_VARIABLE = "MICRO_MDNS_INTERFACES"
 
-DIALECTS = ("dns-sd",)
+BOTH, DNS_SD, GO_MICRO = DIALECTS = ("both", "dns-sd", "go-micro")
+
+_DOMAIN = re.compile(r"(?=.{1,63}$)[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*")
+"""At most 63 characters, so that most of a name is left for service and node."""
 
 
 class Options(msgspec.Struct, frozen=True):
@@ -24,11 +28,14 @@ class Options(msgspec.Struct, frozen=True):
     Attributes:
         interfaces: Interface names such as `lo`, or IP addresses of this machine, separated by
             commas; without it every interface is used. Environment: `MICRO_MDNS_INTERFACES`.
-        dialect: How records are written: `dns-sd`, the standard form.
+        dialect: How records are written and read: `dns-sd`, the standard form; `go-micro`, as
+            go-micro does; or `both`.
+        domain: The domain of go-micro's names; programs of another domain are not found.
     """
 
     interfaces: str = ""
-    dialect: str = "dns-sd"
+    dialect: str = BOTH
+    domain: str = "micro"
 
     def interface_names(self) -> tuple[str, ...]:
         """Return the chosen interfaces; empty means all of them."""
@@ -46,8 +53,12 @@ def load_options(config: Config, environ: Mapping[str, str] | None = None) -> Op
     options = config.parse_options(Options, {"interfaces": env.get(INTERFACES_VARIABLE) or None})
     if options.dialect not in DIALECTS:
         raise ConfigError(
-            f"mdns: dialect {options.dialect!r} is not one this version speaks; "
-            f"it speaks {', '.join(DIALECTS)}"
+            f"mdns: dialect {options.dialect!r} is unknown; use one of {', '.join(DIALECTS)}"
+        )
+    if not _DOMAIN.fullmatch(options.domain):
+        raise ConfigError(
+            f"mdns: domain {options.domain!r} is no DNS name of at most 63 letters, digits, '-' "
+            "and '_' with single dots between; go-micro's is 'micro'"
         )
     other = [address for address in config.addresses if address != GROUP_ADDRESS]
     if other:

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import secrets
 import time
-from collections.abc import Coroutine, Iterable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,12 +15,10 @@ from zeroconf import ServiceInfo
 from svcreg import Node, Service
 from svcreg.errors import ProtocolError
 from svcreg_mdns import records
+from svcreg_mdns.acknowledgement import Acknowledgement
 from svcreg_mdns.client import Link, service_info
 from svcreg_mdns.records import Announcement, Stamp
 from svcreg_mdns.sightings import Packet, Sightings
-
-ACKNOWLEDGE_SECONDS = 0.5
-"""How long to wait for one's own announcement to come back before warning that it did not."""
 
 BURST_PACKETS = 32
 """Renewals sent without a pause: a receiver's socket buffer holds about 200 packets."""
@@ -59,13 +57,23 @@ class _Held:
 
 
 class Publisher:
-    """Announces nodes on a link, repeats that on request, and withdraws them."""
+    """Announces nodes on a link, repeats that on request, and withdraws them.
 
-    def __init__(self, link: Link, sightings: Sightings) -> None:
+    Args:
+        link: Where to.
+        sightings: What is known of others that have the same nodes.
+        on_lost: Told of each node that somebody else has registered since (True) or withdrawn
+            (False).
+    """
+
+    def __init__(
+        self, link: Link, sightings: Sightings, on_lost: Callable[[Service, bool], None]
+    ) -> None:
         self._link = link
         self._sightings = sightings
+        self._on_lost = on_lost
         self._held: dict[str, _Held] = {}
-        self._warned_unheard = False
+        self._acknowledgement = Acknowledgement()
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def register(self, service: Service, ttl: float) -> None:
@@ -82,7 +90,9 @@ class Publisher:
                 _stop_sending(before)
             anew = before is None or before.is_yielded
             held.sending = await self._link.announce(held.info, anew=anew)
-        await self._await_acknowledgement(prepared)
+        await self._acknowledgement.wait(
+            (held.heard for held in prepared), self._link.interface_names
+        )
 
     async def renew(self, services: Sequence[Service], ttl: float) -> list[Service]:
         """Announce the nodes once more; return the services of which a node is no longer ours."""
@@ -175,20 +185,6 @@ class Publisher:
             )
         return _Held(alone, node, stamp, announcement, service_info(announcement, ttl), ttl)
 
-    async def _await_acknowledgement(self, announced: Iterable[_Held]) -> None:
-        try:
-            async with asyncio.timeout(ACKNOWLEDGE_SECONDS):
-                for held in announced:
-                    await held.heard.wait()
-        except TimeoutError:
-            if not self._warned_unheard:
-                self._warned_unheard = True
-                _log.warning(
-                    "our own announcements do not come back on %s: is UDP port 5353 or multicast "
-                    "blocked? Others may not find this service",
-                    self._link.interface_names,
-                )
-
     def _withdraw_of_others(self, service: Service, node: Node) -> None:
         for sighting in self._sightings.find_node(service.name, node.id):
             if sighting.host is None:
@@ -221,6 +217,7 @@ class Publisher:
         )
         held.is_yielded = True
         self._fall_silent(held)
+        self._on_lost(held.service, True)
 
     def _let_go(self, held: _Held) -> None:
         _log.warning(
@@ -228,6 +225,7 @@ class Publisher:
         )
         del self._held[held.name]
         self._fall_silent(held)
+        self._on_lost(held.service, False)
 
     def _fall_silent(self, held: _Held) -> None:
         _stop_sending(held)

@@ -59,7 +59,7 @@ INFLATE_LIMIT = 256 * 1024
 """Bytes that the JSON of one record may have; 9 kB of zlib can unfold to 4.6 MB."""
 
 COST_LIMIT = 1024 * 1024
-"""Bytes of memory, roughly, that one record may come to once it is decoded; see `_decoded_cost`."""
+"""Bytes of memory, roughly, that one record may come to once it is decoded; see `check_cost`."""
 
 _OVERHEAD = 230
 """Bytes of an announcement besides the TXT data: header 12, PTR 94, SRV 36, address 42, NSEC 36."""
@@ -141,7 +141,7 @@ def instance_name(service: str, node_id: str) -> str:
     that look equal after it.
     """
     label = _LABEL_OUT.sub("_", node_id)[:LABEL_ID_LIMIT]
-    return f"{label}-{_hash(service, node_id)}.{SERVICE_TYPE}"
+    return f"{label}-{node_hash(service, node_id)}.{SERVICE_TYPE}"
 
 
 def host_name(service: str, node_id: str) -> str:
@@ -149,7 +149,13 @@ def host_name(service: str, node_id: str) -> str:
 
     Every node has its own: the goodbye of one node would otherwise take the address of all.
     """
-    return f"m-{_hash(service, node_id)}.local."
+    return f"m-{node_hash(service, node_id)}.local."
+
+
+def node_hash(service: str, node_id: str) -> str:
+    """Return letters and digits that tell nodes apart."""
+    digest = hashlib.sha256(f"{service}\0{node_id}".encode()).digest()
+    return base64.b32encode(digest)[:HASH_CHARACTERS].decode().lower()
 
 
 def encode(service: Service, node: Node, stamp: Stamp) -> Announcement:
@@ -158,20 +164,8 @@ def encode(service: Service, node: Node, stamp: Stamp) -> Announcement:
     Raises:
         InvalidServiceError: A field does not fit into DNS records; says which and why.
     """
-    where = f"mdns: service {service.name!r}, node {node.id!r}"
-    host = node.host.partition("%")[0]  # a zone means something on this machine only
-    try:
-        address = str(ip_address(host))
-    except ValueError:
-        raise InvalidServiceError(
-            f"{where}: address {node.address!r} is not an IP address, and mDNS carries only those; "
-            "register the address that the name stands for"
-        ) from None
-    if not 1 <= node.port <= 65535:
-        raise InvalidServiceError(
-            f"{where}: address {node.address!r} has no port from 1 to 65535, and nobody could "
-            "connect to it"
-        )
+    where = describe(service, node)
+    address = check_address(node, where)
     strings = [b"txtvers=1"]  # RFC 6763 section 6.7: version tag first
     for key, value, field in (
         ("s", service.name, "service name"),
@@ -193,7 +187,7 @@ def encode(service: Service, node: Node, stamp: Stamp) -> Announcement:
     announcement = Announcement(
         instance=instance_name(service.name, node.id),
         host=host_name(service.name, node.id),
-        address=address,
+        address=str(address),
         port=node.port,
         text=b"".join(bytes([len(string)]) + string for string in strings),
     )
@@ -209,6 +203,33 @@ def encode(service: Service, node: Node, stamp: Stamp) -> Announcement:
             f"{where}: other programs would refuse to read this record: {error}"
         ) from None
     return announcement
+
+
+def describe(service: Service, node: Node) -> str:
+    """Return how messages call a node."""
+    return f"mdns: service {service.name!r}, node {node.id!r}"
+
+
+def check_address(node: Node, where: str) -> IPv4Address | IPv6Address:
+    """Return the IP address of a node, which has a port too.
+
+    Raises:
+        InvalidServiceError: It has a host name instead, or no port.
+    """
+    host = node.host.partition("%")[0]  # a zone means something on this machine only
+    try:
+        address = ip_address(host)
+    except ValueError:
+        raise InvalidServiceError(
+            f"{where}: address {node.address!r} is not an IP address, and mDNS carries only those; "
+            "register the address that the name stands for"
+        ) from None
+    if not 1 <= node.port <= 65535:
+        raise InvalidServiceError(
+            f"{where}: address {node.address!r} has no port from 1 to 65535, and nobody could "
+            "connect to it"
+        )
+    return address
 
 
 def decode(text: bytes) -> Claim:
@@ -240,6 +261,23 @@ def decode(text: bytes) -> Claim:
         stamp=Stamp.decode(strings.get(b"g", b"")),
         cost=len(text) + details.cost,
     )
+
+
+def check_cost(plain: bytes) -> int:
+    """Estimate the bytes of memory that JSON takes, before it is decoded.
+
+    An object costs about 200 bytes as struct and dictionary, a string about 60; each needs a brace
+    or two quotes, so `[{},{},...]` cannot hide that it becomes sixty times as large.
+
+    Raises:
+        ProtocolError: It is more than one record may take.
+    """
+    cost = len(plain) + 200 * plain.count(b"{") + 30 * plain.count(b'"')
+    if cost > COST_LIMIT:
+        raise ProtocolError(
+            f"record would take {cost} bytes of memory; at most {COST_LIMIT} are spent"
+        )
+    return cost
 
 
 def locate(claim: Claim, addresses: Iterable[str], port: int) -> Service:
@@ -300,11 +338,7 @@ def _decode_details(data: bytes) -> _Decoded:
     if not data:
         return _Decoded({}, (), {}, 0)
     plain = codec.inflate(data, INFLATE_LIMIT)
-    cost = _decoded_cost(plain)
-    if cost > COST_LIMIT:
-        raise ProtocolError(
-            f"record would take {cost} bytes of memory; at most {COST_LIMIT} are spent"
-        )
+    cost = check_cost(plain)
     try:
         details = _details_decoder.decode(plain)
     except (msgspec.MsgspecError, ValueError, RecursionError) as error:
@@ -315,15 +349,6 @@ def _decode_details(data: bytes) -> _Decoded:
         codec.decode_metadata(details.node) if details.node else {},
         cost,
     )
-
-
-def _decoded_cost(plain: bytes) -> int:
-    """Estimate bytes of memory for JSON without decoding it.
-
-    An object costs about 200 bytes as struct and dictionary, a string about 60; each needs a brace
-    or two quotes, so `[{},{},...]` cannot hide that it becomes sixty times as large.
-    """
-    return len(plain) + 200 * plain.count(b"{") + 30 * plain.count(b'"')
 
 
 def _parse_strings(text: bytes) -> dict[bytes, bytes]:
@@ -344,8 +369,3 @@ def _parse_strings(text: bytes) -> dict[bytes, bytes]:
 def _preference(host: str) -> tuple[int, bool, str]:
     address: IPv4Address | IPv6Address = ip_address(host)
     return address.version, address.is_link_local, host
-
-
-def _hash(service: str, node_id: str) -> str:
-    digest = hashlib.sha256(f"{service}\0{node_id}".encode()).digest()
-    return base64.b32encode(digest)[:HASH_CHARACTERS].decode().lower()

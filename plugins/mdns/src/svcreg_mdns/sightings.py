@@ -6,18 +6,19 @@ a good neighbour its place.
 
 from __future__ import annotations
 
-import logging
 import math
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Container, Iterable, Iterator
+from collections.abc import Callable, Container, Iterator
 from dataclasses import dataclass, field
 from typing import TypeVar
 
 from svcreg import Service
 from svcreg.errors import ProtocolError
 from svcreg_mdns import records
+from svcreg_mdns.nodes import Nodes, Rank
 from svcreg_mdns.records import Claim, Stamp
+from svcreg_mdns.skips import Skips
 
 NODE_LIMIT = 4096
 """Instances kept. zeroconf's own cache ends at 10,000 records, which is 2,000 nodes."""
@@ -41,11 +42,6 @@ TTL_LIMIT = 4500
 PROBATION_SECONDS = 1.0
 """A record heard again after this long has shown that somebody keeps it up; when the table is full
 it is those heard only once that make room."""
-
-LOG_LINES_PER_MINUTE = 10
-"""Bad records named in the log; more are only counted, so that a flood does not become another."""
-
-_log = logging.getLogger("svcreg.mdns")
 
 T = TypeVar("T")
 
@@ -108,24 +104,22 @@ class Sighting:
 
 
 class Sightings:
-    """The table. Call it from one thread only; `on_change` is called from within `hear`.
+    """The table. Call it from one thread only.
 
     Args:
-        on_change: Told of every visible change: what was there before, what is there now; each a
-            service with its one node, or None.
+        nodes: Given a claim for every instance of which all is known.
         on_attention: Told that `unresolved` or `lapsed` may have become non-empty.
         clock: Monotonic seconds.
     """
 
     def __init__(
         self,
-        on_change: Callable[[Service | None, Service | None], None],
+        nodes: Nodes,
         on_attention: Callable[[], None] = lambda: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.skipped = 0
-        """Records left out so far: bad, or too many."""
-        self._on_change = on_change
+        self._nodes = nodes
+        self.skips = Skips(clock)
         self._on_attention = on_attention
         self._clock = clock
         self._sightings: dict[str, Sighting] = {}
@@ -134,24 +128,10 @@ class Sightings:
         self._host_users: dict[str, set[str]] = {}
         self._departed: OrderedDict[str, tuple[float, bytes, Stamp | None]] = OrderedDict()
         self._bad: OrderedDict[str, bytes] = OrderedDict()
-        self._claimed: dict[str, dict[str, dict[str, Service]]] = {}
-        self._visible: dict[str, dict[str, Service]] = {}
         self._memory = 0
-        self._log_minute = 0
-        self._log_lines = 0
 
     def __len__(self) -> int:
         return len(self._sightings)
-
-    def names(self) -> tuple[str, ...]:
-        """Return the names of all services with a node, sorted."""
-        return tuple(sorted(self._visible))
-
-    def services(self, name: str | None = None) -> tuple[Service, ...]:
-        """Return one service, or all of them, grouped by version; unknown is empty."""
-        chosen: Iterable[dict[str, Service]]
-        chosen = self._visible.values() if name is None else [self._visible.get(name, {})]
-        return records.group(service for nodes in chosen for service in nodes.values())
 
     def find(self, name: str) -> Sighting | None:
         """Return what is known of an instance, by its full name in lower case."""
@@ -159,8 +139,8 @@ class Sightings:
 
     def find_node(self, service: str, node_id: str) -> list[Sighting]:
         """Return every instance that claims to be a node; usually one."""
-        names = self._claimed.get(service, {}).get(node_id, {})
-        return [self._sightings[name] for name in names]
+        names = self._nodes.claimants(service, node_id)
+        return [self._sightings[name] for name in names if name in self._sightings]
 
     def addresses(self, host: str) -> tuple[str, ...]:
         """Return the known addresses of a host in use."""
@@ -280,7 +260,7 @@ class Sightings:
                 raise ProtocolError(f"all records together take more than {MEMORY_LIMIT} bytes")
         except ProtocolError as error:
             _remember(self._bad, name, text)
-            self._skip(name, str(error))
+            self.skips.add(name, str(error))
             return None
         if self._has_departed(name):
             _, gone_text, gone_stamp = self._departed[name]
@@ -298,10 +278,10 @@ class Sightings:
         if len(self._sightings) < NODE_LIMIT:
             return True
         if not self._probation:
-            self._skip(name, f"more than {NODE_LIMIT} nodes on this link")
+            self.skips.add(name, f"more than {NODE_LIMIT} nodes on this link")
             return False
         oldest, _ = self._probation.popitem(last=False)
-        self._skip(oldest, f"more than {NODE_LIMIT} nodes on this link")
+        self.skips.add(oldest, f"more than {NODE_LIMIT} nodes on this link")
         self.remove(oldest)
         return True
 
@@ -341,51 +321,15 @@ class Sightings:
         shown = records.locate(claim, self.addresses(sighting.host or ""), sighting.port)
         if shown != sighting.shown:
             sighting.shown = shown
-            nodes = self._claimed.setdefault(shown.name, {})
-            nodes.setdefault(claim.node.id, {})[sighting.name] = shown
-            self._refresh(shown.name, claim.node.id)
+            canonical = records.instance_name(shown.name, claim.node.id).lower()
+            rank = Rank.OWN_NAME if sighting.name == canonical else Rank.FREE_NAME
+            self._nodes.claim(sighting.name, rank, shown)
 
     def _unclaim(self, sighting: Sighting) -> None:
         """Take back the node that an instance shows."""
         shown, sighting.shown = sighting.shown, None
-        if shown is None:
-            return
-        service, node_id = shown.name, shown.nodes[0].id
-        nodes = self._claimed[service]
-        del nodes[node_id][sighting.name]
-        if not nodes[node_id]:
-            del nodes[node_id]
-        if not nodes:
-            del self._claimed[service]
-        self._refresh(service, node_id)
-
-    def _refresh(self, service: str, node_id: str) -> None:
-        """Report the node if what is to be seen of it has changed."""
-        claims = self._claimed.get(service, {}).get(node_id)
-        before = self._visible.get(service, {}).get(node_id)
-        after: Service | None = None
-        if claims:
-            # Our own kind of name wins over a free one: nobody takes a node's place by chance.
-            canonical = records.instance_name(service, node_id).lower()
-            after = claims.get(canonical) or next(iter(claims.values()))
-        if after == before:
-            return
-        if after is not None:
-            self._visible.setdefault(service, {})[node_id] = after
-        else:
-            del self._visible[service][node_id]
-            if not self._visible[service]:
-                del self._visible[service]
-        self._on_change(before, after)
-
-    def _skip(self, name: str, why: str) -> None:
-        self.skipped += 1
-        minute = int(self._clock() / 60)
-        if minute != self._log_minute:
-            self._log_minute, self._log_lines = minute, 0
-        if self._log_lines < LOG_LINES_PER_MINUTE:
-            self._log_lines += 1
-            _log.warning("skipping record %.80r: %s (%d skipped so far)", name, why, self.skipped)
+        if shown is not None:
+            self._nodes.unclaim(sighting.name, shown)
 
 
 def _identity(shown: Service) -> tuple[str, str]:
