@@ -29,7 +29,7 @@ class World:
         prefix: Sequence[str] = (),
     ) -> None:
         self.registry = registry
-        self._address = address
+        self.address = address
         self._folder = folder
         self._prefix = prefix
         self.go = self.start_go(stack)
@@ -38,13 +38,13 @@ class World:
     def start_go(self, stack: contextlib.ExitStack) -> Peer:
         """Start a program that ends with the stack."""
         log = self._folder / "go.log"
-        peer = GoMicro(log, self.registry, self._address, prefix=self._prefix)
+        peer = GoMicro(log, self.registry, self.address, prefix=self._prefix)
         return stack.enter_context(peer)
 
     def start_python(self, stack: contextlib.ExitStack) -> Peer:
         """Start a program that ends with the stack."""
         log = self._folder / "python.log"
-        peer = Python(log, self.registry, self._address, prefix=self._prefix)
+        peer = Python(log, self.registry, self.address, prefix=self._prefix)
         return stack.enter_context(peer)
 
 
@@ -77,6 +77,12 @@ REGISTRIES = [
     pytest.param("etcd", marks=_group("etcd")),
     pytest.param("consul", marks=_group("consul")),
 ]
+
+
+def on(*registries: str) -> pytest.MarkDecorator:
+    """Run tests in the worlds of some registries only."""
+    chosen = [parameter for parameter in REGISTRIES if parameter.values[0] in registries]
+    return pytest.mark.parametrize("world", chosen, indirect=True)
 
 
 @pytest.fixture(scope="session", params=REGISTRIES)

@@ -10,17 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.interop.conftest import REGISTRIES, World
+from tests.interop.conftest import World, on
 from tests.interop.test_registries import ENDPOINT, register, seen, service
 from tests.support.etcd import Etcd, unique
 from tests.support.gomicro import GoMicro
 from tests.support.servers import eventually
-
-
-def on(registry: str) -> pytest.MarkDecorator:
-    """Run tests in the world of one registry."""
-    (found,) = [parameter for parameter in REGISTRIES if parameter.values == (registry,)]
-    return pytest.mark.parametrize("world", [found], indirect=True)
 
 
 @on("etcd")
