@@ -162,13 +162,21 @@ class Sockets:
                 self._on_packet(packet, Source(host, address[1], zone, address, is_answer))
 
     def _is_near(self, host: str) -> bool:
-        """Tell whether an address is on a directly connected network (RFC 6762 section 11)."""
+        """Tell whether an address is on a directly connected network (RFC 6762 section 11).
+
+        On a host with no network but a multicast route to its loopback, Linux gives packets the
+        source 0.0.0.0, and takes what is sent there for the host itself.
+        """
         address = ip_address(host)
-        return address.is_link_local or any(
-            address in network
-            for interface in self._interfaces
-            for network in interface.networks
-            if network.version == address.version
+        return (
+            address.is_link_local
+            or address.is_unspecified
+            or any(
+                address in network
+                for interface in self._interfaces
+                for network in interface.networks
+                if network.version == address.version
+            )
         )
 
     def _drop(self, family: int) -> None:
