@@ -15,7 +15,7 @@ from svcreg.hookspecs import CAPABILITIES
 from svcreg.model import NAME_LIMIT, Node, Service
 from svcreg.plugins import backends, build_backend, load_factory
 from svcreg.testing.conformance.faces import AsyncioClient, BlockingClient, Client, Watching
-from svcreg.testing.conformance.processes import Owner
+from svcreg.testing.conformance.processes import Mode, Owner
 from svcreg.testing.facts import Facts, Measured
 from svcreg.testing.settings import declared, find_backend
 
@@ -168,7 +168,10 @@ class World:
         return client
 
     def spawn(
-        self, service: Service, mode: Literal["hold", "fork"] = "hold", ttl: float | None = None
+        self,
+        service: Service,
+        mode: Mode = "hold",
+        ttl: float | None = None,
     ) -> Owner:
         """Register from a process of its own, with the suite's TTL; return once it is listed."""
         ttl = self.suite.ttl if ttl is None else ttl
@@ -181,18 +184,26 @@ class World:
         """Return a service name that no other test uses."""
         return f"conformance-{uuid.uuid4().hex[:12]}{suffix}"
 
-    def eventually(self, condition: Callable[[], object], within: float | None = None) -> None:
-        """Wait until a condition holds.
+    def eventually(
+        self, condition: Callable[[], object], within: float | None = None, why: str = ""
+    ) -> float:
+        """Wait until a condition holds; return the seconds that took.
+
+        Args:
+            condition: What is to hold.
+            within: Seconds that it may take, by default the suite's `settle`.
+            why: What the contract demands, for the message when it does not hold.
 
         Raises:
-            AssertionError: It did not within `within` seconds, by default the suite's `settle`.
+            AssertionError: It did not in time.
         """
         limit = self.settle if within is None else within
-        deadline = time.monotonic() + limit
+        started = time.monotonic()
         while not condition():
-            late = time.monotonic() > deadline
-            assert not late, f"not within {limit:g} s: {describe(condition)}"
+            late = time.monotonic() - started > limit
+            assert not late, f"not within {limit:g} s: {why or describe(condition)}"
             time.sleep(POLL)
+        return time.monotonic() - started
 
     def shows(
         self, client: Client, name: str, expected: Sequence[Service], within: float | None = None

@@ -19,6 +19,9 @@ SECRET = "s3cr3t-Pa55phrase"  # noqa: S105 - of nothing
 CYCLES = 3
 """Times that a registry is opened, used and closed, after a first time that warms up."""
 
+WATCHES = 4
+"""Services watched in each cycle of the test of watches that end."""
+
 
 class Hygiene(Base):
     """Tests of closing, and of what gets out."""
@@ -131,6 +134,21 @@ class Hygiene(Base):
         errors = [r.getMessage() for r in caplog.records if r.levelno >= logging.ERROR]
         assert errors == []
 
+    def test_watches_that_nobody_needs_any_more_leave_nothing_running(self, world: World) -> None:
+        client = world.open(feed_idle=0.1)
+        client.get(world.name())
+        world.eventually(lambda: not client.status().feeds)
+        before = at_work()
+        for _ in range(CYCLES):
+            for _ in range(WATCHES):
+                client.get(world.name())
+            world.eventually(lambda: not client.status().feeds)
+        world.eventually(
+            lambda: at_work() <= before,
+            why="every thread and task that a watch started ends when the watch is cancelled, or "
+            "`stop` is set",
+        )
+
     def test_secrets_are_nowhere(self, world: World, caplog: pytest.LogCaptureFixture) -> None:
         caplog.set_level(logging.DEBUG)
         client, name = world.open(token=SECRET), world.name()
@@ -145,6 +163,13 @@ class Hygiene(Base):
         shown += [repr(client.status()), client.describe(), repr(held.raw), repr(watching.events)]
         assert SECRET not in "".join(shown)
         assert SECRET not in caplog.text
+
+
+def at_work() -> int:
+    """Return the number of threads and of unfinished tasks of this process."""
+    gc.collect()
+    tasks = [one for one in gc.get_objects() if isinstance(one, asyncio.Task)]
+    return running() + sum(not task.done() for task in tasks)
 
 
 def running() -> int:

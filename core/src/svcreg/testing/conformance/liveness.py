@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import time
 
+from svcreg import Node, Service
 from svcreg.testing.conformance.base import Base, World, needs, one
 
 BEATS = 3
@@ -26,27 +27,29 @@ class Liveness(Base):
         assert list(there.get(name)) == [one(name, "node")]
 
     @needs("ttl", "cross-process")
-    def test_node_of_a_killed_process_goes_within_its_ttl(self, world: World) -> None:
+    def test_node_of_a_killed_process_goes_within_its_ttl_and_its_successor_stays(
+        self, world: World
+    ) -> None:
         name, there = world.name(), world.open()
         watching = there.watch(name)
-        owner = world.spawn(one(name, "node"))
-        world.eventually(lambda: watching.seen("node") == ["create"])
+        nodes = (Node("alone", "10.0.0.1:1"), Node("succeeded", "10.0.0.1:2"))
+        owner = world.spawn(Service(name, nodes=nodes))
+        world.eventually(lambda: set(watching.state()) == {"alone", "succeeded"})
         owner.signal(signal.SIGKILL)
-        world.eventually(lambda: watching.seen("node")[1:] == ["delete"], self.ttl + self.grace)
-        assert there.get(name) == ()
-
-    @needs("ttl", "cross-process")
-    def test_successor_of_a_killed_process_outlives_its_ttl(self, world: World) -> None:
-        name, there = world.name(), world.open()
-        watching = there.watch(name)
-        first = world.spawn(one(name, "node", "10.0.0.1:1"))
-        first.signal(signal.SIGKILL)
         killed_at = time.monotonic()
-        successor = one(name, "node", "10.0.0.2:2")
+        successor = one(name, "succeeded", "10.0.0.2:2")
         world.open().register(successor, ttl=self.ttl)
-        world.eventually(lambda: watching.state() == {"node": successor})
-        world.stays_quiet(watching, killed_at + self.ttl + self.grace - time.monotonic())
-        assert watching.state() == {"node": successor}
+        bound = self.ttl + self.grace
+        seconds = world.eventually(
+            lambda: watching.seen("alone") == ["create", "delete"],
+            bound,
+            "a node goes within its TTL and `grace` after the last renewal, which watches are told",
+        )
+        world.measure("a killed process's node goes", seconds, "s", bound)
+        world.eventually(lambda: watching.state() == {"succeeded": successor})
+        heard = len(watching.events)
+        world.stays(lambda: len(watching.events) == heard, killed_at + bound - time.monotonic())
+        assert list(there.get(name)) == [successor]
 
     @needs("cross-process")
     def test_process_that_ends_withdraws_its_node(self, world: World) -> None:
@@ -54,6 +57,14 @@ class Liveness(Base):
         owner = world.spawn(one(name, "node"), ttl=60)
         world.shows(there, name, [one(name, "node")])
         owner.leave()
+        world.shows(there, name, [])
+
+    @needs("cross-process")
+    def test_process_that_handles_sigterm_withdraws_its_node(self, world: World) -> None:
+        name, there = world.name(), world.open()
+        owner = world.spawn(one(name, "node"), "signals", ttl=60)
+        world.shows(there, name, [one(name, "node")])
+        owner.signal(signal.SIGTERM)
         world.shows(there, name, [])
 
     @needs("fencing")

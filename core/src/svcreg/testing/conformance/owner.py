@@ -2,8 +2,9 @@
 
     python -m svcreg.testing.conformance.owner URL FACE SERVICE-JSON TTL MODE
 
-With MODE `fork` it forks once it has registered. The child uses the registry, says `child-used`,
-and ends as a program does when the first byte of input comes; the parent goes on.
+With MODE `signals` it withdraws when it receives SIGTERM. With MODE `fork` it forks once it has
+registered. The child uses the registry, says `child-used`, and ends as a program does when the
+first byte of input comes; the parent goes on.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
+import threading
 
 import svcreg
 from svcreg.codec import decode_service
@@ -46,7 +48,15 @@ async def hold_async(url: str, service: svcreg.Service, ttl: float) -> None:
     async with svcreg.aio.open(url) as registry:
         await registry.register(service, ttl=ttl)
         say("registered")
-        await asyncio.to_thread(sys.stdin.read)
+        ended, loop = asyncio.Event(), asyncio.get_running_loop()
+
+        def wait_for_end() -> None:
+            sys.stdin.read()
+            loop.call_soon_threadsafe(ended.set)
+
+        # A daemon: asyncio's own threads would keep a process that got a signal from ending.
+        threading.Thread(target=wait_for_end, daemon=True).start()
+        await ended.wait()
 
 
 def say(word: str) -> None:
@@ -58,6 +68,8 @@ def say(word: str) -> None:
 def main(url: str, face: str, service_json: str, ttl: str, mode: str) -> None:
     """Do what the arguments say."""
     service = decode_service(service_json)
+    if mode == "signals":
+        svcreg.handle_signals()
     if mode == "fork":
         fork(url, service, float(ttl))
     elif face == "asyncio":

@@ -11,9 +11,13 @@ import sys
 import threading
 import time
 from collections.abc import Mapping
+from typing import Literal
 
 from svcreg.codec import encode_service
 from svcreg.model import Service
+
+Mode = Literal["hold", "fork", "signals"]
+"""What the process does besides holding its registration; see `owner.py`."""
 
 END_TIMEOUT = 10.0
 """Seconds that a process may take to end once it was told to."""
@@ -28,7 +32,7 @@ class Owner:
         face: str,
         service: Service,
         ttl: float,
-        mode: str,
+        mode: Mode,
         environment: Mapping[str, str],
     ) -> None:
         module = "svcreg.testing.conformance.owner"

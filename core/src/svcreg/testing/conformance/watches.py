@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 import asyncio
+import queue
 import random
-import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import svcreg
 from svcreg import Node, Service
-from svcreg.testing.conformance.base import Base, World, normal, one
+from svcreg.testing.conformance.base import Base, World, needs, normal, one
 from svcreg.testing.conformance.faces import Client, Held, Watching
 
 ROUNDS = 30
-"""Times that registering races against the start of a watch."""
+"""Nodes registered while waits for them are cancelled."""
 
-RACE_SECONDS = 10.0
-"""Seconds after which the race ends, however many rounds were run."""
+BATCH = 20
+"""Watches that race at a time; so many are open at once."""
+
+PUSHES = 5
+"""Changes of which the median must be told at once."""
+
+PUSHED_WITHIN = 0.3
+"""Seconds after its acknowledgement in which a change is usually told, where changes are pushed."""
 
 PROMPT = 2.0
 """Seconds within which closing ends an iteration."""
@@ -126,6 +133,35 @@ class Watches(Base):
         expected.append(("delete", "-before"))
         world.eventually(lambda: ours() == expected, polled)
 
+    @needs("watch-all")
+    def test_watch_of_every_service_tells_each_change_once(self, world: World) -> None:
+        name = world.name()
+        here, there = world.open(), world.open()
+        watching = there.watch()
+        held = here.register(one(name, name, n="1"))
+        world.eventually(lambda: watching.seen(name) == ["create"])
+        held.update(metadata={"n": "2"})
+        world.eventually(lambda: watching.seen(name) == ["create", "update"])
+        held.close()
+        world.eventually(lambda: watching.seen(name) == ["create", "update", "delete"])
+
+    @needs("push")
+    def test_changes_arrive_at_once(self, world: World) -> None:
+        name = world.name()
+        here, there = world.open(), world.open()
+        watching, took = there.watch(name), []
+        held = here.register(one(name, "node", n="-1"))
+        world.eventually(lambda: watching.seen("node"))
+        for n in range(PUSHES):
+            changed = one(name, "node", n=str(n))
+            held.update(metadata={"n": str(n)})
+            took.append(
+                world.eventually(lambda changed=changed: watching.state() == {"node": changed})  # type: ignore[misc]
+            )
+        usual = sorted(took)[PUSHES // 2]
+        world.measure("a change is heard of", usual, "s", PUSHED_WITHIN)
+        assert usual <= PUSHED_WITHIN, "`push` means that changes arrive without polling"
+
     def test_two_watches_hear_the_same(self, world: World) -> None:
         name = world.name()
         here, there = world.open(), world.open()
@@ -140,26 +176,30 @@ class Watches(Base):
         assert first.seen("node") == ["create"]
 
     def test_nothing_is_lost_between_reading_and_watching(self, world: World) -> None:
-        here, there = world.open(), world.open()
-        deadline = time.monotonic() + RACE_SECONDS
-        for _ in range(ROUNDS):
-            name = world.name()
-            start = threading.Barrier(2)
-
-            def register(name: str = name, start: threading.Barrier = start) -> None:
-                start.wait()
-                here.register(one(name, "node"))
-
-            thread = threading.Thread(target=register)
-            thread.start()
-            start.wait()
-            watching = there.watch(name)
-            world.eventually(lambda watching=watching: watching.seen("node"))  # type: ignore[misc]
-            thread.join()
-            assert watching.state() == {"node": one(name, "node")}
-            watching.close()
-            if time.monotonic() > deadline:
-                break
+        here, rounds = world.open(), 0
+        ends = time.monotonic() + self.race_seconds
+        while rounds < self.rounds and time.monotonic() < ends:
+            there = world.open()
+            watches: dict[str, Watching] = {}
+            to_register: queue.SimpleQueue[str | None] = queue.SimpleQueue()
+            with ThreadPoolExecutor(1) as pool:
+                registering = pool.submit(register_all, here, to_register)
+                for _ in range(BATCH):
+                    name = world.name()
+                    to_register.put(name)
+                    watches[name] = there.watch(name)
+                to_register.put(None)
+                registering.result()
+            world.eventually(
+                lambda watches=watches: all(watching.events for watching in watches.values()),  # type: ignore[misc]
+                why="a node that is registered while a watch begins belongs to the watch's first "
+                "snapshot or to a later item: read and watch from one revision, or read again",
+            )
+            for name, watching in watches.items():
+                assert watching.state() == {"node": one(name, "node")}
+            there.end()
+            rounds += BATCH
+        world.measure("a registration races against the start of a watch", rounds, "rounds")
 
     def test_events_add_up_to_what_get_answers(self, world: World) -> None:
         name, chance = world.name(), random.Random(7)
@@ -252,3 +292,9 @@ def barrier(world: World, client: Client, watching: Watching, name: str) -> None
     """Return once the watch has heard of something that happened after all that came before."""
     client.register(one(name, "barrier"))
     world.eventually(lambda: watching.seen("barrier"))
+
+
+def register_all(client: Client, names: queue.SimpleQueue[str | None]) -> None:
+    """Register a node of each service as its name comes."""
+    while (name := names.get()) is not None:
+        client.register(one(name, "node"), ttl=60)
