@@ -76,6 +76,7 @@ def _group(name: str) -> list[pytest.MarkDecorator]:
 REGISTRIES = [
     pytest.param("etcd", marks=_group("etcd")),
     pytest.param("consul", marks=_group("consul")),
+    pytest.param("mdns", marks=[*_group("go-micro"), pytest.mark.root]),
 ]
 
 

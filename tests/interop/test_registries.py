@@ -86,9 +86,10 @@ def test_node_comes_changes_and_leaves(pair: Pair) -> None:
     pair.writer.call("deregister", service=second)
     eventually(lambda: not reader.nodes(name))
     expected = [("create", node, "1"), ("update", node, "2"), ("delete", node, "2")]
-    if pair.case == "go on mdns":
-        expected = [("create", node, "1"), ("delete", node, "1")]
-        expected += [("create", node, "2"), ("delete", node, "2")]
+    if pair.case == "python on mdns":  # to go-micro whatever is announced is new
+        expected[1] = ("create", node, "2")
+    elif pair.case == "go on mdns":
+        expected[1:2] = [("delete", node, "1"), ("create", node, "2")]
     eventually(lambda: len(seen(reader, name)) >= len(expected))
     assert seen(reader, name) == expected
 
@@ -124,11 +125,13 @@ def test_killed_program_goes_with_its_ttl_and_a_living_one_stays(pair: Pair) -> 
         register(writer, dead)
         eventually(lambda: len(reader.nodes(name)) == 2)
         writer.kill()
-    eventually(lambda: set(reader.nodes(name)) == {f"{name}-alive"}, TTL + GRACE)
-    reader.expect(lambda event: event["event"] == "delete" and event["watch"] == name)
-    assert [node_id for what, node_id, _ in seen(reader, name) if what == "delete"] == [
-        f"{name}-dead"
-    ]
+        if pair.case == "go on mdns":  # its records are good for 120 s, whatever its TTL
+            reader = pair.world.start_python(stack)
+        eventually(lambda: set(reader.nodes(name)) == {f"{name}-alive"}, TTL + GRACE)
+    if "mdns" not in pair.case:  # a watch of go-micro never learns of a death over mDNS
+        reader.expect(lambda event: event["event"] == "delete" and event["watch"] == name)
+        gone = [node_id for action, node_id, _ in seen(reader, name) if action == "delete"]
+        assert gone == [f"{name}-dead"]
     pair.writer.call("deregister", service=alive)
 
 

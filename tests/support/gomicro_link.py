@@ -82,23 +82,37 @@ class Link:
             self.packets.append(json.loads(line))
 
 
+def is_question(packet: Packet) -> bool:
+    """Tell a question from everything else; go-micro's probes carry what they are about."""
+    raw = bytes.fromhex(packet["packet"])
+    return not is_response(packet) and raw[8:10] == bytes(2)
+
+
 def is_response(packet: Packet) -> bool:
     """Tell an answer, an announcement or a goodbye from a question or a probe."""
     flags: int = struct.unpack_from("!H", bytes.fromhex(packet["packet"]), 2)[0]
     return bool(flags & IS_RESPONSE)
 
 
-def _socket(port: int) -> socket.socket:
+def _socket(host: str, port: int) -> socket.socket:
     sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 22)
-    sock.bind(("", port))
+    sock.bind((host, port))
     return sock
 
 
+def _ask_from_port(packet: bytes) -> None:
+    # Connected, so that it takes nothing away from those that listen on the port.
+    with _socket("", PORT) as sock:
+        sock.connect((GROUP, PORT))
+        sock.send(packet)
+
+
 def main() -> None:
-    group, asker = _socket(PORT), _socket(0)
+    # Bound to the group, it hears what is sent there and nothing that is sent to this host alone.
+    group, asker = _socket(GROUP, PORT), _socket("", 0)
     for index, _ in socket.if_nameindex():
         member = struct.pack("=4s4si", socket.inet_aton(GROUP), bytes(4), index)
         group.setsockopt(socket.IPPROTO_IP, socket.IP_ADD_MEMBERSHIP, member)
@@ -110,8 +124,10 @@ def main() -> None:
             if not line:
                 return
             request = json.loads(line)
-            sock = group if request["port"] == PORT else asker
-            sock.sendto(question(request["name"]), (GROUP, PORT))
+            if request["port"] == PORT:
+                _ask_from_port(question(request["name"]))
+            else:
+                asker.sendto(question(request["name"]), (GROUP, PORT))
         for to, sock in sockets.items():
             if sock in readable:
                 packet, sender = sock.recvfrom(65536)

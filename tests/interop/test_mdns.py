@@ -1,0 +1,111 @@
+"""What only mDNS has: go-micro's short window, and its servers that answer answers."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.interop.conftest import World
+from tests.interop.recording import link_up
+from tests.interop.test_registries import register, service
+from tests.support.etcd import unique
+from tests.support.gomicro import GoMicro, Python
+from tests.support.gomicro_link import PORT, Link, Packet, is_question, is_response, question
+from tests.support.namespaces import Host, hosts, require_namespaces
+from tests.support.servers import PROBE_SECONDS, eventually
+
+pytestmark = [
+    pytest.mark.server("go-micro"),
+    pytest.mark.root,
+    pytest.mark.xdist_group("interop-go-micro"),
+]
+
+NODES = 200
+SERVERS = 3
+WINDOW = 0.5  # seconds over which packets are counted
+CALM = 30  # packets in a window while nobody asks; announcements are all that is left
+LABEL = "\5micro\0"  # how the names of go-micro's dialect end
+LOOP = 5_000  # packets that only a loop makes
+
+
+def test_go_micro_finds_every_node_of_a_process_in_its_tenth_of_a_second(link: World) -> None:
+    name = unique("crowd")
+    records = [service(name, f"{name}-{number}", zone=f"z{number}") for number in range(NODES)]
+    for record in records:
+        register(link.python, record, ttl=60)
+    eventually(lambda: len(link.go.nodes(name)) == NODES)
+    for record in records:
+        link.python.call("deregister", service=record)
+    eventually(lambda: not link.go.nodes(name))
+
+
+def test_our_packets_never_start_go_micros_loop(go_servers: Host, tmp_path: Path) -> None:
+    """Do everything that makes svcreg send, with go-micro's servers on the same host."""
+    with (
+        Link(tmp_path / "link.log", go_servers.prefix) as link,
+        Python(tmp_path / "python.log", "mdns", prefix=go_servers.prefix) as python,
+    ):
+        python.call("watch", name="")
+        python.call("watch", name="storm")
+        for step in ("1", "2"):
+            register(python, service("storm", "storm-python", step=step))
+            register(python, service("ours", "ours-python", step=step))
+        eventually(lambda: len(python.nodes("storm")) == SERVERS + 1)
+        assert {one["name"] for one in python.call("list")} == {"ours", "storm"}
+        # A question from port 5353 is answered to the group, where go-micro's servers listen.
+        link.ask("ours.micro.", PORT)
+        link.wait(lambda packet: is_response(packet) and "ours-python" in text(packet))
+        for name in ("storm", "ours"):
+            python.call("deregister", service=service(name, f"{name}-python"))
+        eventually(lambda: is_calm(go_servers))
+        # What would start it; only the link's own question is of that kind.
+        asked = [p for p in link.packets if is_question(p) and p["from"] == PORT]
+        assert [text(packet) for packet in asked if LABEL in text(packet)] == [
+            question("ours.micro.").decode()
+        ]
+
+
+def test_question_from_port_5353_does_start_it(go_servers: Host, tmp_path: Path) -> None:
+    """The test above could fail: this is what the loop looks like."""
+    eventually(lambda: is_calm(go_servers))
+    with Link(tmp_path / "link.log", go_servers.prefix) as link:
+        before = packets(go_servers)
+        link.ask("storm.micro.", PORT)
+        eventually(lambda: packets(go_servers) - before > LOOP)
+
+
+@pytest.fixture
+def go_servers(tmp_path: Path) -> Iterator[Host]:
+    """A host with some servers of go-micro, each with a node of `storm`, all killed in the end."""
+    require_namespaces()
+    with hosts(1) as (host,), contextlib.ExitStack() as stack:
+        link_up(host)
+        for number in range(SERVERS):
+            go = GoMicro(tmp_path / f"go-{number}.log", "mdns", prefix=host.prefix)
+            stack.enter_context(go)
+            register(go, service("storm", f"storm-{number}"))
+        yield host
+
+
+def packets(host: Host) -> int:
+    """Return how many packets the host has received."""
+    (loopback,) = json.loads(host.ip("-json", "-statistics", "link", "show", "lo"))
+    return int(loopback["stats64"]["rx"]["packets"])
+
+
+def is_calm(host: Host) -> bool:
+    before, end = packets(host), time.monotonic() + WINDOW
+    while time.monotonic() < end:
+        if packets(host) - before > CALM:
+            return False
+        time.sleep(PROBE_SECONDS)
+    return True
+
+
+def text(packet: Packet) -> str:
+    return bytes.fromhex(packet["packet"]).decode("latin-1")
