@@ -68,6 +68,8 @@ def modules_of(source: Path) -> dict[str, Path]:
 
 
 CORE_MODULES = modules_of(CORE)
+# pytest loads it in every run of everybody's: it imports svcreg only once an option asks for it.
+CORE_MODULES.pop("_svcreg_pytest")
 
 
 def imported_modules(name: str, path: Path) -> list[tuple[int, str]]:

@@ -442,3 +442,15 @@ async def test_service_that_is_asked_for_now_and_then_goes_on_being_watched() ->
     await until(is_over)
     assert backend.connections == 1
     await feeds.close()
+
+
+@asynchronous
+async def test_service_whose_first_answer_is_waited_for_is_in_use() -> None:
+    backend = Scripted()
+    _, feeds = feeds_over(backend, idle=0.02)
+    waiting = asyncio.create_task(feeds.ensure(NAME).wait_known(5))
+    done, _ = await asyncio.wait({waiting}, timeout=0.1)  # several idle times
+    assert not done
+    backend.say(Snapshot((service("a"),)))
+    assert ids(await waiting) == ["a"]
+    await feeds.close()

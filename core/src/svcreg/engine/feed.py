@@ -46,11 +46,16 @@ class Feed:
         self._dispatch = dispatch
         self._timeout = timeout
         self._failed_at = 0.0
+        self._waiting = 0
         self._attempt: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._kick = asyncio.Event()
         self._obey: asyncio.TimerHandle | None = None
         self._label = "every service" if known.name is None else repr(known.name)
         self._task = asyncio.create_task(self._run(), name=f"svcreg-feed-{known.name}")
+
+    def is_unused_since(self, moment: float) -> bool:
+        """Return whether nobody has asked since then, on the monotonic clock, nor waits now."""
+        return not (self.known.subscriptions or self._waiting or self.known.used_at >= moment)
 
     async def wait_known(self, timeout: float) -> tuple[Service, ...]:
         """Return the newest snapshot, waiting for the first one.
@@ -64,8 +69,13 @@ class Feed:
                 if time.monotonic() - self._failed_at < KICK_AFTER:
                     self._raise_error()
                 self._kick.set()
-            # wait() and not wait_for(): many readers wait for the one attempt, and none ends it
-            done, _ = await asyncio.wait({self._attempt}, timeout=timeout)
+            self._waiting += 1
+            try:
+                # wait() and not wait_for(): many readers wait for the one attempt, and none ends it
+                done, _ = await asyncio.wait({self._attempt}, timeout=timeout)
+            finally:
+                self._waiting -= 1
+                self.known.used_at = time.monotonic()
             if not self.known.is_known:
                 if not done:
                     raise RegistryTimeoutError(
@@ -227,7 +237,7 @@ class Feeds:
             await asyncio.sleep(self._config.feed_idle / 4)
             before = time.monotonic() - self._config.feed_idle
             for name, feed in list(self._feeds.items()):
-                if not feed.known.subscriptions and feed.known.used_at < before:
+                if feed.is_unused_since(before):
                     del self._feeds[name]
                     self._directory.remove(name)
                     await feed.stop()
