@@ -41,9 +41,11 @@ def service(
 class Program:
     """One child process with an mDNS backend of its own."""
 
-    def __init__(self, log: Path, interfaces: str, prefix: Sequence[str]) -> None:
+    def __init__(
+        self, log: Path, interfaces: str, prefix: Sequence[str], dialect: str = "both"
+    ) -> None:
         self.process = Process(
-            [*prefix, sys.executable, str(PROGRAM), interfaces],
+            [*prefix, sys.executable, str(PROGRAM), interfaces, dialect],
             log,
             env={"PYTHONWARNINGS": "error", "PYTHONPATH": str(ROOT)},
             stdin=subprocess.PIPE,

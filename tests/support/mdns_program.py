@@ -26,8 +26,8 @@ def say(**fields: Any) -> None:
 
 
 class Program:
-    def __init__(self, interfaces: str) -> None:
-        options = {"interfaces": interfaces} if interfaces else {}
+    def __init__(self, interfaces: str, dialect: str) -> None:
+        options = {"interfaces": interfaces, "dialect": dialect}
         self.backend = MdnsBackend(Config(backend="mdns", options=options))
         self.tasks: list[asyncio.Task[None]] = []
         self.held: list[tuple[Service, float]] = []
@@ -79,13 +79,13 @@ class Program:
             say(event="ended", error=f"{type(error).__name__}: {error}", at=time.monotonic())
 
 
-async def main(interfaces: str) -> None:
+async def main(interfaces: str, dialect: str) -> None:
     logging.basicConfig(level=logging.INFO, stream=sys.stderr)
     reader = asyncio.StreamReader(limit=1 << 20)
     await asyncio.get_running_loop().connect_read_pipe(
         lambda: asyncio.StreamReaderProtocol(reader), sys.stdin
     )
-    program = Program(interfaces)
+    program = Program(interfaces, dialect)
     say(event="ready")
     while line := await reader.readline():
         request = json.loads(line)
@@ -100,4 +100,4 @@ async def main(interfaces: str) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(main(sys.argv[1] if len(sys.argv) > 1 else ""))
+    asyncio.run(main(*sys.argv[1:]))

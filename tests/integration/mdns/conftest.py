@@ -20,11 +20,13 @@ def start(tmp_path: Path) -> Iterator[StartProgram]:
     with contextlib.ExitStack() as stack:
         count = 0
 
-        def start_program(interfaces: str = "lo", prefix: Sequence[str] = ()) -> Program:
+        def start_program(
+            interfaces: str = "lo", prefix: Sequence[str] = (), dialect: str = "both"
+        ) -> Program:
             nonlocal count
             count += 1
             log = tmp_path / f"program-{count}.log"
-            return stack.enter_context(Program(log, interfaces, prefix))
+            return stack.enter_context(Program(log, interfaces, prefix, dialect))
 
         yield start_program
 

@@ -26,13 +26,29 @@ def test_the_argument_wins_over_the_environment() -> None:
 
 
 def test_an_unknown_option_is_refused_with_those_known() -> None:
-    with pytest.raises(ConfigError, match=r"no option 'interface'; it knows dialect, domain, interfaces"):
+    with pytest.raises(
+        ConfigError, match=r"no option 'interface'; it knows dialect, domain, interfaces"
+    ):
         load_options(config(interface="lo"), {})
 
 
 def test_an_unknown_dialect_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"dialect 'klingon'.*both, dns-sd, go-micro"):
         load_options(config(dialect="klingon"), {})
+
+
+def test_both_dialects_are_spoken_unless_one_is_chosen() -> None:
+    assert load_options(config(), {}).dialect == "both"
+    for dialect in ("both", "dns-sd", "go-micro"):
+        assert load_options(config(dialect=dialect), {}).dialect == dialect
+
+
+def test_a_domain_that_is_no_dns_name_is_refused() -> None:
+    assert load_options(config(), {}).domain == "micro"
+    assert load_options(config(domain="dev.corp_1-x"), {}).domain == "dev.corp_1-x"
+    for domain in ("", ".", ".micro", "micro.", "a..b", "a b", "x" * 64, "\u00e4"):
+        with pytest.raises(ConfigError, match=r"domain .* go-micro's is 'micro'"):
+            load_options(config(domain=domain), {})
 
 
 def test_an_address_is_refused_with_what_to_do_instead() -> None:

@@ -16,7 +16,8 @@ from typing import TypeVar
 
 from svcreg import Service
 from svcreg.errors import ProtocolError
-from svcreg_mdns.gomicro.records import Names, Seen, decode, locate
+from svcreg_mdns.gomicro import records
+from svcreg_mdns.gomicro.records import Names, Seen
 from svcreg_mdns.nodes import Nodes, Rank
 from svcreg_mdns.records import Claim
 from svcreg_mdns.skips import Skips
@@ -90,6 +91,14 @@ class _Heard:
         self.ask_at = now + ttl * (ASK_AFTER + random.uniform(0, JITTER))
         self.step = ttl * ASK_STEP
         self.asked = 0
+
+    def was_asked(self, now: float) -> None:
+        """Reckon that a question was sent, and whether there is time for another one."""
+        self.asked += 1
+        self.asked_at = now
+        self.ask_at = now + max(self.step, PATIENCE_SECONDS)
+        if self.asked >= ASKED_LEAST and self.ask_at >= self.lapses_at:
+            self.ask_at = math.inf
 
     def doubt(self, now: float) -> None:
         """Ask at once, and drop it unless an answer comes."""
@@ -167,9 +176,7 @@ class Table:
         for (service, _), heard in self._heard.items():
             if heard.ask_at <= now:
                 services.add(service)
-                heard.asked += 1
-                heard.asked_at = now
-                heard.ask_at = now + max(heard.step, PATIENCE_SECONDS)
+                heard.was_asked(now)
         return services
 
     def drop_lapsed(self) -> None:
@@ -207,14 +214,14 @@ class Table:
         if heard is None:
             if not self._make_room(seen.instance):
                 return
-            heard = _Heard(seen, claim, locate(claim, seen, zone), first_heard=now)
+            heard = _Heard(seen, claim, records.locate(claim, seen, zone), first_heard=now)
             self._heard[key] = heard
             self._probation[key] = None
         else:
             if now - heard.first_heard >= PROBATION_SECONDS:
                 self._probation.pop(key, None)
             if (seen.text, seen.address, seen.port) != _content(heard.seen):
-                heard.shown = locate(claim, seen, zone)
+                heard.shown = records.locate(claim, seen, zone)
             heard.seen, heard.claim = seen, claim
         self._memory += cost
         self._keys[seen.instance] = key
@@ -235,7 +242,7 @@ class Table:
         if self._bad.get(seen.instance) == hash(seen.text):
             return None
         try:
-            return decode(seen, self._names)
+            return records.decode(seen, self._names)
         except ProtocolError as error:
             _remember(self._bad, seen.instance, hash(seen.text), BAD_LIMIT)
             self._skips.add(seen.instance, str(error))
