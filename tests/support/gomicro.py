@@ -35,7 +35,8 @@ def version() -> str:
 
 def program(name: str) -> str:
     """Return the path of a program as built from these very sources; skips without it."""
-    files = [*sorted(SOURCES.glob("*.go")), SOURCES / "go.mod", SOURCES / "go.sum"]
+    found = [*sorted(SOURCES.glob("*.go")), *sorted(SOURCES.glob("*/*.go"))]
+    files = [*found, SOURCES / "go.mod", SOURCES / "go.sum"]
     digest = hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()[:12]
     built = servers._CACHE / "go-micro" / f"{version()}-{digest}" / "bin" / name
     if not os.access(built, os.X_OK):
