@@ -235,6 +235,7 @@ def test_what_does_not_fit_is_left_to_the_other_dialect_with_one_warning(
             await owner.svcreg_register(Service(name, "1", nodes=nodes), TTL)
         assert await reader.svcreg_get(name) == (Service(name, "1", nodes=nodes),)
         assert caplog.text.count("announced in DNS-SD only") == 1
+        assert "name is too long" not in caplog.text, "what DNS cannot hold was asked for"
         assert "service name" in caplog.text
         assert "1 to 63" in caplog.text
 

@@ -209,3 +209,11 @@ def test_names_that_are_not_allowed_are_refused() -> None:
     for service, instance in (("../x", "a.../x.micro."), ("greeter", "a b.greeter.micro.")):
         with pytest.raises(ProtocolError):
             records.decode(seen(gomicro_text(service), instance), NAMES)
+
+
+def test_only_what_dns_can_hold_is_asked_for() -> None:
+    for name in ("greeter.micro.", f"{'x' * 63}.micro.", f"{'x.' * 124}micro."):
+        assert records.is_dns_name(name)
+        packets.decode(packets.encode_query(name, PTR, 1))
+    for name in (".micro.", "a..micro.", f"{'x' * 64}.micro.", f"{'x.' * 125}micro."):
+        assert not records.is_dns_name(name)

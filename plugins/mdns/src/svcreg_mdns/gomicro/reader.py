@@ -9,7 +9,7 @@ from collections import OrderedDict
 
 from svcreg_mdns.gomicro import packets
 from svcreg_mdns.gomicro.packets import PTR, SRV, Message
-from svcreg_mdns.gomicro.records import Names, Seen
+from svcreg_mdns.gomicro.records import Names, Seen, is_dns_name
 from svcreg_mdns.gomicro.sockets import Sockets
 from svcreg_mdns.gomicro.table import Table
 
@@ -68,7 +68,7 @@ class Reader:
         Everything is known after the first time; a service that was not found then is asked for
         once a minute at most.
         """
-        is_new = name is not None and not self._was_asked(name)
+        is_new = name is not None and self._is_unasked(name)
         if self._looking is None:
             self._ask_for_list()
             self._looking = asyncio.create_task(self._first_look())
@@ -129,7 +129,7 @@ class Reader:
             if service is None or len(self._waiting) >= NAMES_LIMIT:
                 continue
             is_twin = record.target == self._names.twin_host(record.name)
-            if (self._is_alone or not is_twin) and not self._was_asked(service):
+            if (self._is_alone or not is_twin) and self._is_unasked(service):
                 self._waiting[service] = None
                 self._news += 1
                 self._attention.set()
@@ -163,9 +163,10 @@ class Reader:
     def _send_question(self, name: str) -> None:
         self._sockets.ask(packets.encode_query(name, PTR, random.getrandbits(16)))
 
-    def _was_asked(self, service: str) -> bool:
+    def _is_unasked(self, service: str) -> bool:
         at = self._asked.get(service)
-        return at is not None and time.monotonic() - at < LIST_EVERY * 0.8
+        is_due = at is None or time.monotonic() - at > LIST_EVERY * 0.8
+        return is_due and is_dns_name(self._names.service(service))
 
     def _seconds_to_next(self) -> float:
         if self._waiting:

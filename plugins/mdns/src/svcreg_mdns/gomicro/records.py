@@ -291,6 +291,12 @@ def locate(claim: Claim, seen: Seen, zone: str) -> Service:
     return claim.service.with_nodes((node,))
 
 
+def is_dns_name(name: str) -> bool:
+    """Tell whether a name that ends with a dot can be written into a packet."""
+    labels = name.removesuffix(".").split(".")
+    return len(name) <= NAME_LIMIT and all(1 <= len(label) <= LABEL_LIMIT for label in labels)
+
+
 def _check_labels(name: str, where: str) -> None:
     if "@" in name:
         raise InvalidServiceError(
