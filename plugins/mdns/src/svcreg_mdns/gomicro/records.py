@@ -217,7 +217,7 @@ def encode_text(service: Service, node: Node) -> bytes:
     if service.endpoints:
         encoded = (codec.encode_endpoint(endpoint) for endpoint in service.endpoints)
         text.endpoints = msgspec.Raw(b"[" + b",".join(encoded) + b"]")
-    data = codec.to_hex(_encoder.encode(text)).encode()
+    data = codec.to_hex(codec.escape(_encoder.encode(text))).encode()
     strings = (data[start : start + STRING_BYTES] for start in range(0, len(data), STRING_BYTES))
     return b"".join(bytes([len(string)]) + string for string in strings)
 
