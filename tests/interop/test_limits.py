@@ -13,7 +13,7 @@ import pytest
 from tests.interop.conftest import World, on
 from tests.interop.test_registries import ENDPOINT, register, seen, service
 from tests.support.etcd import Etcd, unique
-from tests.support.gomicro import GoMicro
+from tests.support.gomicro import GoMicro, Message
 from tests.support.servers import eventually
 
 
@@ -34,18 +34,28 @@ class TestEtcd:
         for record in (batch, last):
             world.python.call("deregister", service=record)
 
-    def test_go_micro_does_not_write_a_change_of_endpoints(self, world: World) -> None:
+    @pytest.mark.parametrize(
+        "change",
+        [
+            {"version": "2.0.0"},
+            {"metadata": {"team": "web"}},
+            {"endpoints": [ENDPOINT, {**ENDPOINT, "name": "Greeter.Bye"}]},
+        ],
+        ids=lambda change: next(iter(change)),
+    )
+    def test_go_micro_writes_a_change_only_if_it_is_the_nodes(
+        self, world: World, change: Message
+    ) -> None:
         name = unique("same")
         before = service(name, f"{name}-1")
-        after = {**before, "endpoints": [ENDPOINT, {**ENDPOINT, "name": "Greeter.Bye"}]}
+        after = {**before, **change}
         for record in (before, after):
             register(world.go, record)
-        (found,) = world.python.call("get", name=name)
-        assert found["endpoints"] == [ENDPOINT]
+        assert world.python.call("get", name=name) == [before]
         world.go.call("deregister", service=after)
-        for record in (before, after):  # svcreg does
+        for record in (before, after):  # svcreg writes it
             register(world.python, record)
-        eventually(lambda: len(world.go.call("get", name=name)[0]["endpoints"]) == 2)
+        eventually(lambda: world.go.call("get", name=name) == [after])
         world.python.call("deregister", service=after)
 
 

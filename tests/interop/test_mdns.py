@@ -12,11 +12,11 @@ import pytest
 
 from tests.interop.conftest import World
 from tests.interop.recording import link_up
-from tests.interop.test_registries import register, service
+from tests.interop.test_registries import register, seen, service
 from tests.support.etcd import unique
-from tests.support.gomicro import GoMicro, Python
+from tests.support.gomicro import GoMicro, Peer, Python
 from tests.support.gomicro_link import PORT, Link, Packet, is_question, is_response, question
-from tests.support.namespaces import Host, hosts, require_namespaces
+from tests.support.namespaces import Host, connect, hosts, require_namespaces
 from tests.support.servers import PROBE_SECONDS, eventually
 
 pytestmark = [
@@ -26,7 +26,7 @@ pytestmark = [
 ]
 
 NODES = 200
-SERVERS = 3
+NAMES = ("storm-0", "storm-1", "storm-2")  # nodes of go-micro's servers
 WINDOW = 0.5  # seconds over which packets are counted
 CALM = 30  # packets in a window while nobody asks; announcements are all that is left
 LABEL = "\5micro\0"  # how the names of go-micro's dialect end
@@ -44,19 +44,40 @@ def test_go_micro_finds_every_node_of_a_process_in_its_tenth_of_a_second(link: W
     eventually(lambda: not link.go.nodes(name))
 
 
-def test_our_packets_never_start_go_micros_loop(go_servers: Host, tmp_path: Path) -> None:
-    """Do everything that makes svcreg send, with go-micro's servers on the same host."""
+def test_programs_on_two_hosts_find_each_other(two_hosts: list[Host], tmp_path: Path) -> None:
+    here, there = two_hosts
+    with (
+        GoMicro(tmp_path / "go.log", "mdns", prefix=here.prefix) as go,
+        Python(tmp_path / "python.log", "mdns", prefix=there.prefix) as python,
+    ):
+        for writer, reader, name in ((go, python, "in-go"), (python, go, "in-python")):
+            record = service(name, f"{name}-1", zone="z1")
+            reader.call("watch", name=name)
+            register(writer, record)
+            wait_for_nodes(reader, name, {f"{name}-1"})
+            assert name in [one["name"] for one in reader.call("list")]
+            writer.call("deregister", service=record)
+            wait_for_nodes(reader, name, set())
+            wait_for_actions(reader, name, ["create", "delete"])
+
+
+def test_our_packets_never_start_go_micros_loop(
+    go_servers: Host, go_client: Peer, tmp_path: Path
+) -> None:
+    """Do everything that makes svcreg and go-micro send, all on one host."""
     with (
         Link(tmp_path / "link.log", go_servers.prefix) as link,
         Python(tmp_path / "python.log", "mdns", prefix=go_servers.prefix) as python,
     ):
-        python.call("watch", name="")
-        python.call("watch", name="storm")
+        for peer in (python, go_client):
+            peer.call("watch", name="")
+            peer.call("watch", name="storm")
         for step in ("1", "2"):
             register(python, service("storm", "storm-python", step=step))
             register(python, service("ours", "ours-python", step=step))
-        eventually(lambda: len(python.nodes("storm")) == SERVERS + 1)
-        assert {one["name"] for one in python.call("list")} == {"ours", "storm"}
+        for peer in (python, go_client):
+            wait_for_nodes(peer, "storm", {"storm-python", *NAMES})
+            assert {one["name"] for one in peer.call("list")} == {"ours", "storm"}
         # A question from port 5353 is answered to the group, where go-micro's servers listen.
         link.ask("ours.micro.", PORT)
         link.wait(lambda packet: is_response(packet) and "ours-python" in text(packet))
@@ -80,16 +101,42 @@ def test_question_from_port_5353_does_start_it(go_servers: Host, tmp_path: Path)
 
 
 @pytest.fixture
+def two_hosts() -> Iterator[list[Host]]:
+    """Two hosts and a cable, which is their way to everywhere."""
+    require_namespaces()
+    with hosts(2) as made:
+        connect(made[0], made[1])
+        for host in made:
+            host.ip("route", "add", "default", "dev", "link0")
+        yield made
+
+
+@pytest.fixture
+def go_client(go_servers: Host, tmp_path: Path) -> Iterator[Peer]:
+    """A program of go-micro that registers nothing."""
+    with GoMicro(tmp_path / "client.log", "mdns", prefix=go_servers.prefix) as go:
+        yield go
+
+
+@pytest.fixture
 def go_servers(tmp_path: Path) -> Iterator[Host]:
     """A host with some servers of go-micro, each with a node of `storm`, all killed in the end."""
     require_namespaces()
     with hosts(1) as (host,), contextlib.ExitStack() as stack:
         link_up(host)
-        for number in range(SERVERS):
-            go = GoMicro(tmp_path / f"go-{number}.log", "mdns", prefix=host.prefix)
+        for name in NAMES:
+            go = GoMicro(tmp_path / f"{name}.log", "mdns", prefix=host.prefix)
             stack.enter_context(go)
-            register(go, service("storm", f"storm-{number}"))
+            register(go, service("storm", name))
         yield host
+
+
+def wait_for_nodes(reader: Peer, name: str, ids: set[str]) -> None:
+    eventually(lambda: set(reader.nodes(name)) == ids)
+
+
+def wait_for_actions(reader: Peer, name: str, actions: list[str]) -> None:
+    eventually(lambda: [action for action, *_ in seen(reader, name)] == actions)
 
 
 def packets(host: Host) -> int:

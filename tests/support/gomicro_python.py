@@ -40,7 +40,12 @@ class Peer:
         made = codec.decode_service(json.dumps(service))
         key = made.nodes[0].id
         if key in self.held:
-            self.held[key].update(version=made.version, endpoints=made.endpoints, nodes=made.nodes)
+            self.held[key].update(
+                version=made.version,
+                endpoints=made.endpoints,
+                nodes=made.nodes,
+                service_metadata=made.metadata,
+            )
         else:
             self.held[key] = self.registry.register(made, ttl=ttl, interval=interval or None)
 
