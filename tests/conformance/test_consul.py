@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import json
+import shutil
+import zlib
 from collections.abc import Iterator
 
 import pytest
 
-from svcreg.testing import BackendConformance
+from svcreg.testing import BackendConformance, Server
 from svcreg.testing.conformance import hygiene
 from svcreg.testing.conformance.liveness import Liveness
+from svcreg.testing.conformance.restarts import Restarts
 from svcreg.testing.conformance.watches import Watches
+from svcreg.testing.settings import PlantGarbage
 from tests.support.consul import (
     MASTER,
     Agent,
@@ -19,6 +24,7 @@ from tests.support.consul import (
     consul,
     running_agent,
     running_cluster,
+    version,
 )
 
 __all__ = ["consul"]  # a fixture
@@ -70,8 +76,13 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
 
 
 class Conformance(BackendConformance):
-    ttl = 1.0
-    grace = 2.0
+    # An agent takes 200 connections from one address (`http_max_conns_per_client`), and counts a
+    # long poll that was given up until it would have been answered.
+    rounds = 60
+
+    @pytest.fixture
+    def server_version(self) -> str:
+        return ".".join(map(str, version()[:2]))
 
 
 class TestConsul(Conformance):
@@ -79,12 +90,62 @@ class TestConsul(Conformance):
     def backend(self, consul: Agent) -> str:
         return f"consul://{consul.address}"
 
+    @pytest.fixture
+    def server(self, consul: Agent) -> str:
+        return consul.address
+
+    @pytest.fixture
+    def plant_garbage(self, consul: Agent) -> PlantGarbage:
+        bomb = "t-" + zlib.compress(json.dumps({"a": "x" * 3_000_000}).encode()).hex()
+
+        def plant(name: str) -> None:
+            record = {"ID": f"{name}-bomb", "Address": "10.0.0.1", "Port": 1, "Tags": [bomb]}
+            consul.put("agent/service/register", {"Name": name, **record})
+
+        return plant
+
+
+class Restartable:
+    """An agent as the suite may stop and start it."""
+
+    def __init__(self, agent: Agent) -> None:
+        self._agent = agent
+        self.address = agent.address
+
+    def stop(self) -> None:
+        self._agent.kill()
+
+    def start(self, *, keep_data: bool) -> None:
+        if not keep_data:
+            shutil.rmtree(self._agent.folder / "data")
+        self._agent.start()
+
+
+@pytest.fixture(scope="module")
+def lasting_agent(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Agent]:
+    with running_agent(tmp_path_factory.mktemp("consul-lasting"), dev=False) as agent:
+        yield agent
+
+
+@pytest.mark.xdist_group("consul-lasting")
+class TestConsulWithData(Restarts):
+    """An agent that has data to lose, which takes seconds to start."""
+
+    recovery = 12.0  # it has to elect itself first
+
+    @pytest.fixture
+    def backend(self, lasting_agent: Agent) -> str:
+        return f"consul://{lasting_agent.address}"
+
+    @pytest.fixture
+    def server(self, lasting_agent: Agent) -> Server:
+        return Restartable(lasting_agent)
+
 
 class TestSharedWatch(Watches, Liveness):
     """Every watch goes over the catalogue, as beyond the bound of long polls."""
 
-    ttl = 1.0
-    grace = 2.0
+    rounds = 60
 
     @pytest.fixture
     def backend(self, consul: Agent) -> str:

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import os
+import re
+import shutil
+import subprocess
 from collections.abc import Iterator
+from functools import cache
 
 import pytest
 
-from svcreg.testing import BackendConformance
+from svcreg.testing import BackendConformance, Server
+from svcreg.testing.settings import PlantGarbage
 from tests.support.etcd import (
     TIMERS,
     Certificates,
@@ -16,6 +21,7 @@ from tests.support.etcd import (
     certificates,
     etcd,
     prefix,
+    program,
     running_cluster,
     running_etcd,
 )
@@ -30,9 +36,40 @@ LIMITED = "/limited/registry/"
 Factory = pytest.TempPathFactory
 
 
+@cache
+def version_of(path: str) -> str:
+    """Return major and minor version of a program of etcd."""
+    said = subprocess.run([path, "--version"], capture_output=True, text=True, check=True)
+    found = re.search(r"etcd Version: (\d+\.\d+)", said.stdout)
+    assert found, said.stdout
+    return found[1]
+
+
 class Conformance(BackendConformance):
-    ttl = 1.0
-    grace = 2.0  # etcd grants no less than 1.5 elections, and looks for ended leases twice a second
+    # etcd grants no less than 1.5 elections, and looks for ended leases twice a second.
+    grace = 2.0
+    rounds = 200
+    version = ""
+
+    @pytest.fixture
+    def server_version(self) -> str:
+        return version_of(program(self.version))
+
+
+class Restartable:
+    """A member as the suite may stop and start it."""
+
+    def __init__(self, etcd: Etcd) -> None:
+        self._etcd = etcd
+        self.address = etcd.endpoint
+
+    def stop(self) -> None:
+        self._etcd.kill()
+
+    def start(self, *, keep_data: bool) -> None:
+        if not keep_data:
+            shutil.rmtree(self._etcd.folder / "data")
+        self._etcd.start()
 
 
 class TestEtcd(Conformance):
@@ -40,10 +77,19 @@ class TestEtcd(Conformance):
     def backend(self, etcd: Etcd, prefix: str) -> str:
         return f"etcd://{etcd.endpoint}?prefix={prefix}"
 
+    @pytest.fixture
+    def server(self, etcd: Etcd) -> Server:
+        return Restartable(etcd)
+
+    @pytest.fixture
+    def plant_garbage(self, etcd: Etcd, prefix: str) -> PlantGarbage:
+        return lambda name: etcd.put(f"{prefix}{name}/garbage", b"\xff{")
+
 
 class Variant(Conformance):
     """Stays on one worker, so that it needs only one server."""
 
+    rounds = 100
     # Both faces in the long run, and otherwise one: what differs lies far below the faces.
     faces = ("asyncio", "blocking") if "SVCREG_ROUNDS" in os.environ else ("asyncio",)
 
@@ -56,6 +102,8 @@ def etcd_34(tmp_path_factory: Factory) -> Iterator[Etcd]:
 
 @pytest.mark.xdist_group("etcd-3.4")
 class TestEtcd34(Variant):
+    version = "3.4"
+
     @pytest.fixture
     def backend(self, etcd_34: Etcd, prefix: str) -> str:
         return f"etcd://{etcd_34.endpoint}?prefix={prefix}"

@@ -9,8 +9,8 @@ from tests.support.plugins import Distributions
 
 
 class TestDefBackend(BackendConformance):
-    ttl = 1.0
     grace = 1.0
+    rounds = 100
 
     @pytest.fixture
     def backend(self, distributions: Distributions, request: pytest.FixtureRequest) -> str:
@@ -20,8 +20,8 @@ class TestDefBackend(BackendConformance):
 
 
 class TestAsyncBackend(BackendConformance):
-    ttl = 1.0
     grace = 1.0
+    rounds = 100
 
     @pytest.fixture
     def backend(self, distributions: Distributions, request: pytest.FixtureRequest) -> str:

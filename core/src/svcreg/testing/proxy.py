@@ -56,6 +56,7 @@ class FaultProxy:
         self.delay = 0.0
         self.rate: float | None = None
         self.remaining: int | None = None
+        self.flood_left: int | None = None
         self.flows = {"to-server": asyncio.Event(), "to-client": asyncio.Event()}
 
     @property
@@ -90,8 +91,8 @@ class FaultProxy:
 
     def cut(self) -> None:
         """Reset every open connection and refuse new ones: a server that has died."""
+        self.refuse()  # first, or a client that is quick would be back in between
         self.drop()
-        self.refuse()
 
     def drop(self) -> None:
         """Reset every open connection, once; new ones are served."""
@@ -113,6 +114,23 @@ class FaultProxy:
     def truncate(self, after: int) -> None:
         """Close each connection after `after` more bytes of answers altogether."""
         self._do(lambda: setattr(self, "remaining", after))
+
+    def flood(self, total: int) -> None:
+        """Send `total` bytes, without a line break, in place of the answers, and then close."""
+        self._do(lambda: setattr(self, "flood_left", total))
+
+    def half_open(self) -> None:
+        """Let open connections stay open for good while nothing passes; serve new ones.
+
+        So it is when the other end has gone without a word, and its address was taken over. `heal`
+        does not mend these connections.
+        """
+
+        def lose() -> None:
+            for connection in self._connections:
+                connection.is_lost = True
+
+        self._do(lose)
 
     def rate_limit(self, bytes_per_second: float) -> None:
         """Let at most so much through, per connection and direction."""
@@ -141,7 +159,8 @@ class FaultProxy:
         self._call(apply())
 
     async def _heal(self) -> None:
-        self.is_resetting, self.delay, self.rate, self.remaining = False, 0.0, None, None
+        self.is_resetting, self.delay, self.rate = False, 0.0, None
+        self.remaining = self.flood_left = None
         for flow in self.flows.values():
             flow.set()
         if self._server is None:
@@ -182,6 +201,7 @@ class _Connection:
 
     def __init__(self, proxy: FaultProxy, client: asyncio.StreamWriter) -> None:
         self.ended = asyncio.Event()
+        self.is_lost = False
         self._proxy = proxy
         self._writers = [client]
         self._task: asyncio.Task[None] | None = None
@@ -228,6 +248,10 @@ class _Connection:
                 proxy.sent += len(data)
             await asyncio.sleep(proxy.delay + (len(data) / proxy.rate if proxy.rate else 0))
             await proxy.flows[direction].wait()
+            if self.is_lost:
+                continue
+            if direction == "to-client" and proxy.flood_left is not None:
+                await self._flood(writer)
             if direction == "to-client" and proxy.remaining is not None:
                 data = data[: proxy.remaining]
                 proxy.remaining -= len(data)
@@ -236,12 +260,22 @@ class _Connection:
             if direction == "to-client" and proxy.remaining == 0:
                 raise _TruncatedError
         await proxy.flows[direction].wait()
-        if writer.can_write_eof():
+        # Of a lost connection the client hears nothing; its own end is the end of both sides.
+        if writer.can_write_eof() and not (self.is_lost and direction == "to-client"):
             writer.write_eof()
+
+    async def _flood(self, writer: asyncio.StreamWriter) -> None:
+        proxy = self._proxy
+        while proxy.flood_left:
+            size = min(proxy.flood_left, CHUNK)
+            proxy.flood_left -= size
+            writer.write(b"x" * size)
+            await writer.drain()
+        raise _TruncatedError
 
 
 class _TruncatedError(Exception):
-    """The answer has been cut off where it was to be; what came before it is still delivered."""
+    """The answer ends where it was to end; what came before that is still delivered."""
 
 
 def _bound(address: tuple[str, int]) -> socket.socket:

@@ -69,6 +69,13 @@ def find_server(request: pytest.FixtureRequest) -> str | Server | None:
     return server
 
 
+def address_of(server: str | Server | None) -> str:
+    """Return `host:port`; skips the test where no server is declared."""
+    if server is None:
+        not_applicable(NO_SERVER)
+    return server if isinstance(server, str) else server.address
+
+
 def not_applicable(reason: str) -> NoReturn:
     """Skip a test that needs something which only the author of the tests can give."""
     pytest.skip(f"not applicable: {reason}")

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from svcreg.testing.conformance.faults import Faults
 from svcreg.testing.conformance.garbage import Garbage
 from svcreg.testing.conformance.hygiene import Hygiene
 from svcreg.testing.conformance.liveness import Liveness
 from svcreg.testing.conformance.machine import Machine
 from svcreg.testing.conformance.records import Records
+from svcreg.testing.conformance.restarts import Restarts
 from svcreg.testing.conformance.watches import Watches
 
 __all__ = ["BackendConformance"]
 
 
-class BackendConformance(Records, Watches, Liveness, Hygiene, Garbage, Machine):
+class BackendConformance(Records, Watches, Liveness, Hygiene, Garbage, Machine, Faults, Restarts):
     """Subclass it, say where the registry is, and pytest runs the suite against it.
 
     The registry is `backend`, an attribute or, where it must be started first, a fixture. Every

@@ -222,6 +222,18 @@ class World:
             assert condition(), f"no longer holds: {describe(condition)}"
             time.sleep(POLL)
 
+    def settles(self, condition: Callable[[], object], seconds: float, within: float) -> None:
+        """Wait until a condition has held for so many seconds without a break."""
+        held_since = time.monotonic()
+
+        def has_held() -> bool:
+            nonlocal held_since
+            if not condition():
+                held_since = time.monotonic()
+            return time.monotonic() - held_since > seconds
+
+        self.eventually(has_held, within, describe(condition))
+
     def stays_quiet(self, watching: Watching, seconds: float) -> None:
         """Assert that a watch hears of nothing more."""
         before = len(watching.events)
