@@ -103,11 +103,13 @@ class GoNode:
         self.service, self.node_id, self.more = service, node_id, more
         self.text = gomicro_text(service, metadata={"by": "go"})
         self.questions = 0
+        self._is_listening = threading.Event()
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._answer, daemon=True)
 
     def __enter__(self) -> GoNode:
         self._thread.start()
+        assert self._is_listening.wait(PATIENCE)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -129,6 +131,7 @@ class GoNode:
         listed = labels("_services.micro")
         with overhearing() as ears, sender_socket() as mouth:
             ears.settimeout(0.05)
+            self._is_listening.set()
             while not self._ended.is_set():
                 with contextlib.suppress(TimeoutError):
                     packet, source = ears.recvfrom(65535)

@@ -8,7 +8,7 @@ import time
 from collections import OrderedDict
 
 from svcreg_mdns.gomicro import packets
-from svcreg_mdns.gomicro.packets import PTR, SRV, Message
+from svcreg_mdns.gomicro.packets import PTR, READER_OF_BOTH, SRV, Message
 from svcreg_mdns.gomicro.records import Names, Seen, is_dns_name
 from svcreg_mdns.gomicro.sockets import Sockets
 from svcreg_mdns.gomicro.table import Table
@@ -161,7 +161,8 @@ class Reader:
         self._send_question(self._names.list)
 
     def _send_question(self, name: str) -> None:
-        self._sockets.ask(packets.encode_query(name, PTR, random.getrandbits(16)))
+        number = random.randint(1, 0xFFFF) if self._is_alone else READER_OF_BOTH
+        self._sockets.ask(packets.encode_query(name, PTR, number))
 
     def _is_unasked(self, service: str) -> bool:
         at = self._asked.get(service)

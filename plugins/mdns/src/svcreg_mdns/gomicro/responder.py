@@ -18,7 +18,16 @@ from svcreg import Node, Service
 from svcreg.errors import InvalidServiceError
 from svcreg_mdns.acknowledgement import Acknowledgement
 from svcreg_mdns.gomicro import packets, records
-from svcreg_mdns.gomicro.packets import ANY, IN, LABEL_LIMIT, PTR, Message, Question, Record
+from svcreg_mdns.gomicro.packets import (
+    ANY,
+    IN,
+    LABEL_LIMIT,
+    PTR,
+    READER_OF_BOTH,
+    Message,
+    Question,
+    Record,
+)
 from svcreg_mdns.gomicro.records import Names, Seen, Written
 from svcreg_mdns.gomicro.sockets import PORT, Sockets, Source
 
@@ -92,6 +101,7 @@ class Responder:
         self._listed_at = -MULTICAST_SECONDS
         self._acknowledgement = Acknowledgement()
         self._warned: set[str] = set()
+        self._versionless: set[str] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._answering = 0
 
@@ -188,6 +198,8 @@ class Responder:
         for question in message.questions:
             if question.class_ & ~_UNICAST_BIT not in (IN, ANY):
                 continue
+            if message.number != READER_OF_BOTH:
+                self._warn_of_versionless(self._names.asked(question.name))
             if source.port == PORT:
                 answers, send = self._multicast_answers(question), self._sockets.announce
             else:
@@ -226,14 +238,12 @@ class Responder:
                 service.name,
             )
         if not self._is_alone and not service.version:
-            self._warn(
-                " version",
-                "go-micro's watchers pass over services without a version, so such services are "
-                "announced in DNS-SD only; give them one for Go programs to find them, or set the "
-                "option dialect=dns-sd if there are none",
-            )
+            # Most services of Python programs are like this: a warning can wait until it matters.
+            _log.info("%r has no version, so go-micro programs do not find it", service.name)
+            self._versionless.add(service.name)
             self.withdraw(service)
             return []
+        self._versionless.discard(service.name)
         prepared = []
         for node in service.nodes:
             alone = service.with_nodes((node,))
@@ -255,7 +265,17 @@ class Responder:
             prepared.append(held)
         return prepared
 
+    def _warn_of_versionless(self, service: str) -> None:
+        if service in self._versionless:
+            self._warn(
+                service,
+                "a go-micro program asks for %r, which has no version: go-micro's watchers pass "
+                "over such services, so it is announced in DNS-SD only; give it a version",
+                service,
+            )
+
     def _warn(self, subject: str, message: str, *arguments: object) -> None:
+        """Warn once of each subject, a service's name or what is common to all."""
         if subject not in self._warned:
             self._warned.add(subject)
             _log.warning(message, *arguments)
