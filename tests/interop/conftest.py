@@ -28,23 +28,24 @@ class World:
         stack: contextlib.ExitStack,
         prefix: Sequence[str] = (),
     ) -> None:
+        """Start the two; `prefix` puts a command where the registry is."""
         self.registry = registry
         self.address = address
         self._folder = folder
-        self._prefix = prefix
+        self.prefix = prefix
         self.go = self.start_go(stack)
         self.python = self.start_python(stack)
 
     def start_go(self, stack: contextlib.ExitStack) -> Peer:
         """Start a program that ends with the stack."""
         log = self._folder / "go.log"
-        peer = GoMicro(log, self.registry, self.address, prefix=self._prefix)
+        peer = GoMicro(log, self.registry, self.address, prefix=self.prefix)
         return stack.enter_context(peer)
 
     def start_python(self, stack: contextlib.ExitStack) -> Peer:
         """Start a program that ends with the stack."""
         log = self._folder / "python.log"
-        peer = Python(log, self.registry, self.address, prefix=self._prefix)
+        peer = Python(log, self.registry, self.address, prefix=self.prefix)
         return stack.enter_context(peer)
 
 

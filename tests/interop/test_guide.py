@@ -12,14 +12,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.interop.conftest import World, on
+from tests.interop.conftest import World
 from tests.support.gomicro import ROOT, program
 from tests.support.servers import Process, eventually
 
 GUIDE = (ROOT / "docs" / "guide" / "go-micro.md").read_text()
 CLIENT, SERVER = re.findall(r"```python\n(.*?)```", GUIDE, re.S)
-
-pytestmark = on("etcd", "consul")
 
 
 @pytest.fixture
@@ -34,8 +32,10 @@ def environment(world: World) -> dict[str, str]:
 
 
 @contextlib.contextmanager
-def running(command: list[str], log: Path, environment: dict[str, str]) -> Iterator[Process]:
-    process = Process(command, log, env=environment)
+def running(
+    world: World, command: list[str], log: Path, environment: dict[str, str]
+) -> Iterator[Process]:
+    process = Process([*world.prefix, *command], log, env=environment)
     try:
         yield process
     finally:
@@ -45,10 +45,10 @@ def running(command: list[str], log: Path, environment: dict[str, str]) -> Itera
 def test_client_in_python_calls_the_service_in_go(
     world: World, environment: dict[str, str], tmp_path: Path
 ) -> None:
-    with running([program("greeter")], tmp_path / "log", environment) as service:
+    with running(world, [program("greeter")], tmp_path / "log", environment) as service:
         service.wait_until(lambda: world.python.nodes("greeter"))
         called = subprocess.run(
-            [sys.executable, "-c", CLIENT],
+            [*world.prefix, sys.executable, "-c", CLIENT],
             env=environment,
             capture_output=True,
             text=True,
@@ -63,7 +63,7 @@ def test_client_in_python_calls_the_service_in_go(
 def test_client_in_go_calls_the_service_in_python(
     world: World, environment: dict[str, str], tmp_path: Path
 ) -> None:
-    with running([sys.executable, "-c", SERVER], tmp_path / "log", environment) as service:
+    with running(world, [sys.executable, "-c", SERVER], tmp_path / "log", environment) as service:
         service.wait_until(lambda: world.go.nodes("greeter"))
         request = {"name": "greeter", "endpoint": "Greeter.Hello", "text": "Ada"}
         said = world.go.call("request", **request, protocol="mucp")
