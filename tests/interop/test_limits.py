@@ -6,6 +6,8 @@ say so.
 
 from __future__ import annotations
 
+import contextlib
+import signal
 from pathlib import Path
 
 import pytest
@@ -13,7 +15,7 @@ import pytest
 from tests.interop.conftest import World, on
 from tests.interop.test_registries import ENDPOINT, register, seen, service
 from tests.support.etcd import Etcd, unique
-from tests.support.gomicro import GoMicro, Message
+from tests.support.gomicro import PATIENCE, GoMicro, Message
 from tests.support.servers import eventually
 
 
@@ -57,6 +59,28 @@ class TestEtcd:
             register(world.python, record)
         eventually(lambda: world.go.call("get", name=name) == [after])
         world.python.call("deregister", service=after)
+
+    def test_lagging_watch_of_go_micro_ends_its_program_once_history_is_compacted(
+        self, world: World, etcd: Etcd
+    ) -> None:
+        name = unique("lag")
+        record, filler = service(name, f"{name}-1"), f"/micro/registry/{name}/filler"
+        world.python.call("watch", name=name)
+        with contextlib.ExitStack() as stack:
+            go = world.start_go(stack)
+            go.call("watch", name=name)
+            register(world.python, record)
+            go.expect(lambda event: event["event"] == "create")
+            go.process.popen.send_signal(signal.SIGSTOP)
+            for _ in range(8):  # more than is on its way to a program that does not read
+                etcd.put(filler, "x" * 1_000_000)
+            world.python.call("deregister", service=record)
+            etcd.delete(filler)
+            etcd.compact()
+            go.process.popen.send_signal(signal.SIGCONT)
+            go.process.popen.wait(PATIENCE)
+            assert "registry/etcd.(*etcdWatcher).Next" in go.process.log
+        eventually(lambda: len(seen(world.python, name)) == 2)  # which svcreg survives
 
 
 @pytest.mark.server("etcd")
