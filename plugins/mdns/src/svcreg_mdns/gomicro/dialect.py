@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from svcreg import Service
 from svcreg.errors import ProtocolError
 from svcreg_mdns.gomicro import packets, records
+from svcreg_mdns.gomicro.announcer import Announcer
+from svcreg_mdns.gomicro.held import Holdings
 from svcreg_mdns.gomicro.reader import Reader
 from svcreg_mdns.gomicro.records import Names
 from svcreg_mdns.gomicro.responder import Responder
@@ -32,7 +34,9 @@ class GoMicro:
         self._skips = Skips()
         self._sockets = Sockets(self._receive)
         self._table = Table(nodes, self._names, is_alone=is_alone, skips=self._skips)
-        self._responder = Responder(self._sockets, self._names, is_alone=is_alone)
+        self._holdings = Holdings(self._names, is_alone=is_alone)
+        self._announcer = Announcer(self._sockets, self._names, self._holdings, is_alone=is_alone)
+        self._responder = Responder(self._sockets, self._names, self._holdings)
         self._reader = Reader(self._sockets, self._names, self._table, is_alone=is_alone)
         self._interfaces: tuple[Interface, ...] = ()
 
@@ -45,13 +49,14 @@ class GoMicro:
         """Say goodbye, and release the sockets."""
         await self._reader.close()
         await self._responder.close()
+        await self._announcer.close()
         self._sockets.close()
 
     async def use(self, interfaces: tuple[Interface, ...]) -> None:
         """Use these interfaces from now on."""
         self._sockets.use(interfaces)
         if set(interfaces) - set(self._interfaces):
-            await self._responder.announce_all()
+            await self._announcer.announce_all()
             self._reader.ask_all()
         self._interfaces = interfaces
 
@@ -65,33 +70,31 @@ class GoMicro:
 
     async def register(self, service: Service, ttl: float) -> None:
         """Announce every node; return when we have heard it."""
-        await self._responder.register(service, ttl)
+        await self._announcer.register(service, ttl)
 
     async def renew(self, services: Sequence[Service], ttl: float) -> list[Service]:
         """Keep nodes alive; return the services of which a node is not ours."""
-        return self._responder.renew(services, ttl)
+        return self._announcer.renew(services, ttl)
 
     async def withdraw(self, service: Service) -> None:
         """Withdraw nodes, of whomever."""
         for node in service.nodes:
-            alone = service.with_nodes((node,))
-            if not self._responder.holds(alone) and (
-                seen := self._table.find(service.name, node.id)
-            ):
-                self._responder.withdraw_of_others(seen)
-            self._responder.withdraw(alone)
+            seen = self._table.find(service.name, node.id)
+            if seen is not None and self._holdings.find(service.name, node.id) is None:
+                self._announcer.withdraw_of_others(seen)
             self._table.forget(service.name, node.id)
+        await self._announcer.withdraw(service)
 
     def holds(self, service: Service) -> bool:
         """Tell whether every node of a service was registered here."""
-        return self._responder.holds(service)
+        return len(self._holdings.find_all(service)) == len(service.nodes)
 
     def lose(self, service: Service, is_taken_over: bool) -> None:
         """Follow the other dialect, in which somebody else has registered or withdrawn our node."""
         if is_taken_over:
-            self._responder.fall_silent(service)
+            self._announcer.fall_silent(service)
         else:
-            self._responder.withdraw(service)
+            self._announcer.withdraw_now(service)
 
     def _receive(self, packet: bytes, source: Source) -> None:
         if self._names.marker not in packet:
@@ -107,5 +110,5 @@ class GoMicro:
         self._reader.hear_list(message)
         for seen in records.nodes_in(message):
             if self._names.listed(seen.instance) is None:
-                self._responder.hear_node(seen)
+                self._announcer.hear_node(seen)
                 self._reader.hear_node(seen, source.zone, is_answer=source.is_answer)

@@ -39,8 +39,8 @@ RECORD_LIMIT = 64
 """Records read of one packet; go-micro sends at most five."""
 
 READER_OF_BOTH = 0
-"""Number of questions from readers of both dialects, as RFC 6762 section 18.1 has it: they find what
-we announce in DNS-SD only. go-micro, and whoever reads nothing else, takes random numbers."""
+"""Number of questions from readers of both dialects, as RFC 6762 section 18.1 has it: they find
+what we announce in DNS-SD only. go-micro, and whoever reads nothing else, takes random numbers."""
 
 _HEADER = struct.Struct("!6H")
 _FIXED = struct.Struct("!HHIH")

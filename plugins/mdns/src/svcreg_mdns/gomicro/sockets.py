@@ -7,7 +7,7 @@ import contextlib
 import logging
 import socket
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from ipaddress import ip_address
 from typing import NamedTuple
@@ -27,6 +27,13 @@ PACKETS_PER_TURN = 64
 """Packets read before the loop's other work has a turn."""
 
 DATAGRAM_BYTES = 65535
+
+BURST_PACKETS = 32
+"""Packets sent without a pause: a receiver's socket buffer holds about 200."""
+
+BURST_PAUSE_SECONDS = 0.003
+"""The pause, in which a receiver takes in a burst many times over. 1000 nodes are sent in 100 ms,
+which is how long go-micro waits for them."""
 
 _log = logging.getLogger("svcreg.mdns")
 
@@ -184,6 +191,14 @@ class Sockets:
             if sock := sockets.pop(family, None):
                 asyncio.get_running_loop().remove_reader(sock)
                 sock.close()
+
+
+async def send_paced(packets: Iterable[bytes], send: Callable[[bytes], None]) -> None:
+    """Send any number of packets at a pace that receivers keep up with."""
+    for number, packet in enumerate(packets, start=1):
+        send(packet)
+        if number % BURST_PACKETS == 0:
+            await asyncio.sleep(BURST_PAUSE_SECONDS)
 
 
 def _open(family: int, port: int) -> socket.socket:
