@@ -37,7 +37,7 @@ class GoMicro:
         self._holdings = Holdings(self._names, is_alone=is_alone)
         self._announcer = Announcer(self._sockets, self._names, self._holdings, is_alone=is_alone)
         self._responder = Responder(self._sockets, self._names, self._holdings)
-        self._reader = Reader(self._sockets, self._names, self._table, is_alone=is_alone)
+        self._reader = Reader(self._sockets, self._names, self._table, nodes, is_alone=is_alone)
         self._interfaces: tuple[Interface, ...] = ()
 
     async def open(self, interfaces: tuple[Interface, ...]) -> None:

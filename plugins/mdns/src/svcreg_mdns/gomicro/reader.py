@@ -12,6 +12,7 @@ from svcreg_mdns.gomicro.packets import PTR, READER_OF_BOTH, SRV, Message
 from svcreg_mdns.gomicro.records import Names, Seen, is_dns_name
 from svcreg_mdns.gomicro.sockets import Sockets
 from svcreg_mdns.gomicro.table import Table
+from svcreg_mdns.nodes import Nodes
 
 LOOK_MIN_SECONDS = 0.1
 """How long the first question waits for answers: as long as go-micro itself does."""
@@ -23,8 +24,8 @@ LOOK_MAX_SECONDS = 0.5
 """... and in any case after this, so that a busy link cannot hold up the first read."""
 
 LOOK_AGAIN_SECONDS = 0.04
-"""How long a service is waited for that nobody has been asked about, when all others are known:
-Go's answers take a few milliseconds, and any that comes later is a change."""
+"""How long a service is waited for that is not known, when all others are: Go's answers take a few
+milliseconds, and any that comes later is a change."""
 
 LIST_AFTER = (1.0, 3.0, 10.0)
 """Seconds after which the list of services is asked for again, as a question may get lost ..."""
@@ -49,8 +50,11 @@ UPKEEP_SECONDS = 1.0
 class Reader:
     """Reads from the first `look` on; until then nothing is kept. Loop only."""
 
-    def __init__(self, sockets: Sockets, names: Names, table: Table, *, is_alone: bool) -> None:
+    def __init__(
+        self, sockets: Sockets, names: Names, table: Table, nodes: Nodes, *, is_alone: bool
+    ) -> None:
         self._sockets = sockets
+        self._nodes = nodes
         self._names = names
         self._table = table
         self._is_alone = is_alone
@@ -76,7 +80,7 @@ class Reader:
             self._ask(name)
         if not self._looking.done():
             await asyncio.shield(self._looking)
-        elif is_new and name not in self._table.services():
+        elif is_new and not self._nodes.services(name):
             await asyncio.sleep(LOOK_AGAIN_SECONDS)
 
     async def keep_up(self) -> None:
