@@ -31,8 +31,8 @@ class World:
         """Start the two; `prefix` puts a command where the registry is."""
         self.registry = registry
         self.address = address
-        self._folder = folder
         self.prefix = prefix
+        self._folder = folder
         self.go = self.start_go(stack)
         self.python = self.start_python(stack)
 

@@ -160,6 +160,7 @@ def go_grpc(consul: Agent, tmp_path: Path) -> Iterator[GoMicro]:
 
 
 @pytest.mark.server("consul")
+@pytest.mark.xdist_group("interop-consul")
 def test_python_calls_a_grpc_server_of_go_micro(consul: Agent, go_grpc: GoMicro) -> None:
     name = unique("greeter")
     address = serve(go_grpc, name, "grpc")
@@ -172,6 +173,7 @@ def test_python_calls_a_grpc_server_of_go_micro(consul: Agent, go_grpc: GoMicro)
 
 
 @pytest.mark.server("consul")
+@pytest.mark.xdist_group("interop-consul")
 def test_grpc_client_of_go_micro_calls_a_python_server(consul: Agent, go_grpc: GoMicro) -> None:
     name = unique("greeter")
     with grpc_server(name) as address, svcreg.open("consul", address=consul.address) as registry:

@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 
 from tests.interop.conftest import World, on
-from tests.interop.test_registries import ENDPOINT, register, seen, service
 from tests.support.etcd import Etcd, unique
 from tests.support.gomicro import PATIENCE, GoMicro, Message
+from tests.support.gomicro_services import ENDPOINT, register, seen, service
 from tests.support.servers import eventually
 
 
@@ -84,6 +84,7 @@ class TestEtcd:
 
 
 @pytest.mark.server("etcd")
+@pytest.mark.xdist_group("interop-etcd")
 def test_programs_with_go_micros_grpc_cannot_use_etcd(etcd: Etcd, tmp_path: Path) -> None:
     with GoMicro(tmp_path / "go.log", "etcd", etcd.endpoint, grpc=True) as go:
         answer = go.ask("list")

@@ -12,10 +12,10 @@ import pytest
 
 from tests.interop.conftest import World
 from tests.interop.recording import link_up
-from tests.interop.test_registries import register, seen, service
 from tests.support.etcd import unique
 from tests.support.gomicro import GoMicro, Peer, Python
 from tests.support.gomicro_link import PORT, Link, Packet, is_question, is_response, question
+from tests.support.gomicro_services import register, seen, service
 from tests.support.namespaces import Host, connect, hosts, require_namespaces
 from tests.support.servers import PROBE_SECONDS, eventually
 

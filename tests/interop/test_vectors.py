@@ -18,11 +18,13 @@ from tests.support.namespaces import hosts, require_namespaces
 
 
 @pytest.mark.server("etcd")
+@pytest.mark.xdist_group("interop-etcd")
 def test_etcd(etcd: Etcd, tmp_path: Path) -> None:
     assert record_etcd(etcd, tmp_path) == vectors("etcd")
 
 
 @pytest.mark.server("consul")
+@pytest.mark.xdist_group("interop-consul")
 def test_consul(consul: Agent, tmp_path: Path) -> None:
     assert _plain_tags(record_consul(consul, tmp_path)) == _plain_tags(vectors("consul"))
 

@@ -17,7 +17,6 @@ type Peer struct {
 	registry registry.Registry
 	selector selector.Selector
 	servers  map[string]server.Server
-	watchers map[string]registry.Watcher
 	renewals map[string]func() // what ends them, by the id of a service's first node
 }
 
@@ -26,7 +25,6 @@ func newPeer(reg registry.Registry) *Peer {
 		registry: reg,
 		selector: selector.NewSelector(selector.Registry(reg)),
 		servers:  map[string]server.Server{},
-		watchers: map[string]registry.Watcher{},
 		renewals: map[string]func(){},
 	}
 }
@@ -60,9 +58,6 @@ func (p *Peer) do(r *Request) (any, error) {
 		return p.registry.ListServices()
 	case "watch":
 		return nil, p.watch(r.Name)
-	case "unwatch":
-		p.watchers[r.Name].Stop()
-		return nil, nil
 	case "select":
 		next, err := p.selector.Select(r.Name)
 		if err != nil {
@@ -81,11 +76,11 @@ func (p *Peer) do(r *Request) (any, error) {
 
 // register registers, and goes on registering as go-micro's servers do.
 func (p *Peer) register(r *Request) error {
+	p.endRenewals(r.Service) // first: they are of the former record
 	option := registry.RegisterTTL(seconds(r.TTL))
 	if err := p.registry.Register(r.Service, option); err != nil {
 		return err
 	}
-	p.endRenewals(r.Service)
 	if r.Interval == 0 {
 		return nil
 	}
@@ -136,7 +131,6 @@ func (p *Peer) watch(name string) error {
 	if err != nil {
 		return err
 	}
-	p.watchers[name] = watcher
 	go func() {
 		for {
 			result, err := watcher.Next()
