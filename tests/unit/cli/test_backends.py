@@ -165,6 +165,16 @@ def test_no_distribution_replaces_a_built_in_command(
     assert svcreg("--help").stdout.count("\n  list ") == 1
 
 
+def test_command_that_two_distributions_have_is_refused(
+    svcreg: Svcreg, distributions: Distributions
+) -> None:
+    for owner in ("one", "one", "two"):  # the first is found twice, as in an editable installation
+        points = {"acme": f"{owner}_plugin:command"}
+        distributions.install(owner, {f"{owner}_plugin": COMMAND}, points, group="svcreg.commands")
+    error = svcreg("acme", code=1).stderr
+    assert "it is one_plugin:command and two_plugin:command; uninstall all but one" in error
+
+
 @pytest.mark.parametrize(
     ("source", "problem"),
     [

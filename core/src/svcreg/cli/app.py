@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -53,22 +53,23 @@ class Commands(click.Group):
                 f"svcreg.cli.{cmd_name.replace('-', '_')}"
             ).command
             return command
-        for point in importlib_metadata.entry_points(group=ADDED, name=cmd_name):
-            try:
-                loaded = point.load()
-                if isinstance(loaded, click.Command):
-                    return loaded
-                problem = f"{point.value} is a {type(loaded).__name__}, not a click command"
-            except (Exception, SystemExit) as error:
-                problem = f"{type(error).__name__}: {error}"
-            return click.Command(
-                cmd_name,
-                help=f"Cannot be loaded: {problem}",
-                callback=_fail(cmd_name, problem),
-                # Whatever its own arguments are, they are not what is wrong.
-                context_settings={"ignore_unknown_options": True, "allow_extra_args": True},
-            )
-        return None
+        # By value, because the same entry point may be found twice, as in an editable installation.
+        added = importlib_metadata.entry_points(group=ADDED, name=cmd_name)
+        points = {point.value: point for point in added}
+        if not points:
+            return None
+        try:
+            return _load(points)
+        except (Exception, SystemExit) as error:
+            is_ours = isinstance(error, PluginCommandError)
+            problem = str(error) if is_ours else f"{type(error).__name__}: {error}"
+        return click.Command(
+            cmd_name,
+            help=f"Cannot be loaded: {problem}",
+            callback=_fail(cmd_name, problem),
+            # Whatever its own arguments are, they are not what is wrong.
+            context_settings={"ignore_unknown_options": True, "allow_extra_args": True},
+        )
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command; a reader of our output that has seen enough is no failure."""
@@ -84,6 +85,16 @@ class Commands(click.Group):
                 raise click.exceptions.Exit(EXIT_OK) from None
             raise
         return result
+
+
+def _load(points: Mapping[str, importlib_metadata.EntryPoint]) -> click.Command:
+    value, *others = sorted(points)
+    if others:
+        raise PluginCommandError(f"it is {' and '.join([value, *others])}; uninstall all but one")
+    loaded = points[value].load()
+    if not isinstance(loaded, click.Command):
+        raise PluginCommandError(f"{value} is a {type(loaded).__name__}, not a click command")
+    return loaded
 
 
 def _fail(name: str, problem: str) -> Callable[[], None]:
