@@ -42,6 +42,10 @@ def test_our_registration_says_all_that_go_micros_does(vector: Vector) -> None:
     assert seconds(ours.check["TTL"]) == seconds(go["Check"]["TTL"]) == TTL
     reap = "DeregisterCriticalServiceAfter"
     assert seconds(ours.check[reap]) == seconds(go["Check"][reap]) == 65.0
+    # Ours alone; go-micro's checks are critical until their first renewal.
+    assert ours.check["Status"] == "passing"
+    assert ours.weights == {"Passing": 1, "Warning": 1}
+    assert ours.tagged_addresses == {"lan": {"Address": go["Address"], "Port": go["Port"]}}
     said = {key for key, value in go.items() if value is not None}
     assert said <= {"ID", "Name", "Address", "Port", "Tags", "Meta", "Check"}
 
