@@ -121,7 +121,7 @@ class Reader:
         before = len(self._table)
         self._table.hear(seen, zone, is_answer=is_answer)
         self._news += len(self._table) != before
-        if self._table.seconds_to_next() < UPKEEP_SECONDS:
+        if seen.ttl <= UPKEEP_SECONDS + 1:  # a goodbye may be doubtful, a short TTL soon over
             self._attention.set()
 
     def hear_list(self, message: Message) -> None:
