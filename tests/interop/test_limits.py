@@ -14,7 +14,7 @@ import pytest
 
 from tests.interop.conftest import World, on
 from tests.support.etcd import Etcd, unique
-from tests.support.gomicro import PATIENCE, GoMicro, Message
+from tests.support.gomicro import PATIENCE, GoMicro, Message, Peer
 from tests.support.gomicro_services import ENDPOINT, register, seen, service
 from tests.support.servers import eventually
 
@@ -25,16 +25,23 @@ class TestEtcd:
         name = unique("batch")
         batch = service(name, *(f"{name}-{number}" for number in range(5)))
         last = service(name, f"{name}-last")
-        world.go.call("watch", name=name)
-        world.python.call("watch", name=name)
-        register(world.python, batch)  # svcreg writes the nodes of a registration together
-        register(world.python, last)
-        world.go.expect(lambda event: last["nodes"] == (event.get("service") or {}).get("nodes"))
-        assert len(seen(world.go, name)) == 2
-        eventually(lambda: len(seen(world.python, name)) == 6)
+        for peer in (world.go, world.python):
+            peer.call("watch", name=name)
+
+        def nodes(peer: Peer, wanted: str) -> list[str]:
+            return [node_id for action, node_id, _ in seen(peer, name) if action == wanted]
+
+        for record in (batch, last):  # svcreg writes the nodes of a registration together
+            register(world.python, record)
+        eventually(lambda: f"{name}-last" in nodes(world.go, "create"))
+        assert len(nodes(world.go, "create")) == 2
         assert len(world.go.nodes(name)) == 6  # reading finds them all
         for record in (batch, last):
             world.python.call("deregister", service=record)
+        eventually(lambda: f"{name}-last" in nodes(world.go, "delete"))
+        assert len(nodes(world.go, "delete")) == 2
+        eventually(lambda: len(nodes(world.python, "delete")) == 6)
+        assert len(nodes(world.python, "create")) == 6
 
     @pytest.mark.parametrize(
         "change",

@@ -46,8 +46,8 @@ def seen(reader: Peer, name: str) -> list[tuple[str, str, str]]:
     """
     events = [event for event in reader.events if event.get("watch") == name]
     steps = [
-        (event["event"], node["id"], node["metadata"].get("step", ""))
+        (event["event"], node["id"], (node["metadata"] or {}).get("step", ""))
         for event in events
-        for node in event["service"]["nodes"]
+        for node in event["service"]["nodes"] or ()
     ]
     return [step for step, _ in groupby(steps)]
