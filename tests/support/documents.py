@@ -1,7 +1,7 @@
 """The programs that a Markdown page shows, put together as its reader would.
 
-A fenced block whose title is a path is that file. One titled `PATH: CLASS.NAME` takes the place of
-that member of a class in the file, or is added to the class.
+A fenced block below a line like **`folder/file.py`**: is that file. One below **`folder/file.py`**,
+`Class.name`: takes the place of that member of a class in the file, or is added to the class.
 """
 
 from __future__ import annotations
@@ -13,7 +13,9 @@ from typing import NamedTuple
 
 DOCS = Path(__file__).resolve().parents[2] / "docs" / "plugin-authors"
 
-_FENCE = re.compile(r'^```(\w*)(?: title="([^"]+)")?\n(.*?)^```$', re.MULTILINE | re.DOTALL)
+_FENCE = re.compile(
+    r"(?:^\*\*`([^`]+)`\*\*(?:, `([^`]+)`)?:\n\n)?^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL
+)
 _SECTION = re.compile(r"^## (.+)$", re.MULTILINE)
 
 
@@ -22,7 +24,8 @@ class Block(NamedTuple):
 
     section: str
     language: str
-    title: str
+    path: str
+    member: str
     text: str
 
 
@@ -34,7 +37,8 @@ def blocks(page: str) -> list[Block]:
     found = []
     for fence in _FENCE.finditer(text):
         before = [title for start, title in sections if start < fence.start()]
-        found.append(Block(before[-1] if before else "", fence[1], fence[2] or "", fence[3]))
+        section = before[-1] if before else ""
+        found.append(Block(section, fence[3], fence[1] or "", fence[2] or "", fence[4]))
     return found
 
 
@@ -45,15 +49,14 @@ def commands(page: str, section: str) -> list[str]:
 
 
 def write(block: Block, root: Path) -> None:
-    """Do with a block what its title says."""
-    path, _, member = block.title.partition(": ")
-    file = root / path
+    """Do with a block what the line above it says."""
+    file = root / block.path
     file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(_replaced(file.read_text(), member, block.text) if member else block.text)
+    file.write_text(_replaced(file.read_text(), block) if block.member else block.text)
 
 
-def _replaced(source: str, name: str, text: str) -> str:
-    owner, _, member = name.partition(".")
+def _replaced(source: str, block: Block) -> str:
+    owner, _, member = block.member.partition(".")
     classes = [node for node in ast.parse(source).body if isinstance(node, ast.ClassDef)]
     (found,) = (node for node in classes if node.name == owner)
     lines = source.splitlines(keepends=True)
@@ -64,5 +67,5 @@ def _replaced(source: str, name: str, text: str) -> str:
             first = node.lineno
         else:
             continue
-        return "".join([*lines[: first - 1], text, *lines[node.end_lineno :]])
-    return "".join([*lines[: found.end_lineno], "\n", text, *lines[found.end_lineno :]])
+        return "".join([*lines[: first - 1], block.text, *lines[node.end_lineno :]])
+    return "".join([*lines[: found.end_lineno], "\n", block.text, *lines[found.end_lineno :]])

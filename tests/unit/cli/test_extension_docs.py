@@ -30,9 +30,9 @@ class Observer:
 def install(distributions: Distributions, folder: str) -> None:
     """Install an example of extensions.md as its own pyproject says."""
     shown = {
-        block.title.removeprefix(f"{folder}/"): block.text
+        block.path.removeprefix(f"{folder}/"): block.text
         for block in blocks("extensions.md")
-        if block.title.startswith(f"{folder}/")
+        if block.path.startswith(f"{folder}/")
     }
     project = tomllib.loads(shown.pop("pyproject.toml"))["project"]
     ((group, points),) = project["entry-points"].items()
