@@ -53,9 +53,8 @@ def test_client_in_python_calls_the_service_in_go(
             capture_output=True,
             text=True,
             timeout=20,
-            check=True,
         )
-        assert called.stdout == "Hello Ada, says Go\n"
+        assert called.stdout == "Hello Ada, says Go\n", called.stderr
         service.popen.send_signal(signal.SIGTERM)
         eventually(lambda: not world.python.nodes("greeter"))
 
