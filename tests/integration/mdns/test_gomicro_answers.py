@@ -7,14 +7,17 @@ import itertools
 import logging
 import socket
 import struct
+import time
 
 import pytest
 
 from svcreg import Endpoint, InvalidServiceError, Node, Service
 from svcreg_mdns import MdnsBackend
-from svcreg_mdns.gomicro import packets, records
+from svcreg_mdns.gomicro import GoMicro, packets, records
 from svcreg_mdns.gomicro.packets import PTR, SRV, TXT, A
 from svcreg_mdns.gomicro.records import Names
+from svcreg_mdns.interfaces import find_interfaces
+from svcreg_mdns.nodes import Nodes
 from tests.support.mdns import unique
 from tests.support.mdns_backend import GoNode, eventually, one, recording, run
 from tests.support.mdns_gomicro import (
@@ -94,6 +97,7 @@ def test_a_node_is_answered_for_by_its_own_name_too(class_: int) -> None:
             (answer,) = await asyncio.to_thread(ask, sock, asked)
             assert answer[12 : len(asked)] == asked[12:]
             assert count_records(answer) == {SRV: 1, A: 1, TXT: 1}
+            assert await asyncio.to_thread(ask, sock, query(f"n-1.{name}.micro", PTR)) == []
             other_case = query(f"n-1.{name.upper()}.micro", packets.ANY)
             assert await asyncio.to_thread(ask, sock, other_case) == [], "as in Go"
 
@@ -293,17 +297,67 @@ def test_another_domain_is_another_world() -> None:
 
 def test_a_node_that_others_withdraw_defends_itself_or_lets_go() -> None:
     async def test(both: MdnsBackend, alone: MdnsBackend) -> None:
-        for backend, answers in ((both, 1), (alone, 0)):
+        for backend, stays in ((both, True), (alone, False)):
             name = unique("goodbye")
             await backend.svcreg_register(one(name), TTL)
             with asker() as sock:
                 (answer,) = await asyncio.to_thread(ask, sock, query(f"{name}.micro"))
                 (seen,) = records.nodes_in(packets.decode(answer))
                 goodbye = gomicro_announcement(name, "n-1", seen.text, port=80, ttl=0)
-                sock.sendto(goodbye, GROUP)
-                after = await asyncio.to_thread(ask, sock, query(f"{name}.micro"))
-                assert len(after) == answers
+                async with recording(f"{name}\x05micro") as heard:
+                    sock.sendto(goodbye, GROUP)
+                    after = await asyncio.to_thread(ask, sock, query(f"{name}.micro"))
+                assert len(after) == stays
+                defences = [p for _, port, p in heard if port == 5353 and packets.decode(p).records]
+                assert len(defences) == stays
             lost = await backend.svcreg_renew([one(name)], TTL)
-            assert len(lost) == 1 - answers
+            assert len(lost) == (not stays)
 
     run(test, "both", "go-micro")
+
+
+def test_who_loses_a_node_in_dns_sd_answers_for_it_no_more() -> None:
+    async def test(old: MdnsBackend, new: MdnsBackend, admin: MdnsBackend) -> None:
+        name = unique("lost")
+        await old.svcreg_register(one(name, address="127.0.0.1:1"), TTL)
+        await new.svcreg_register(one(name, address="127.0.0.1:2"), TTL)
+        with asker() as sock:
+
+            async def answers(*ports: int) -> bool:
+                heard = await asyncio.to_thread(ask, sock, query(f"{name}.micro"))
+                seen = [
+                    node for answer in heard for node in records.nodes_in(packets.decode(answer))
+                ]
+                return [node.port for node in seen] == list(ports)
+
+            await eventually(lambda: answers(2))
+            await old.svcreg_deregister(one(name))
+            assert await answers(2)
+            await admin.svcreg_deregister(one(name))
+            await eventually(answers)
+
+    run(test, "both", "both", "both")
+
+
+def test_what_is_registered_is_announced_on_an_interface_that_comes() -> None:
+    async def test() -> None:
+        name, interfaces = unique("plugged"), find_interfaces(["lo"])
+        dialect = GoMicro(Nodes(lambda *_: None), "micro", is_alone=True)
+        await dialect.open(interfaces)
+        try:
+            async with recording(f"{name}\x05micro") as heard:
+                await dialect.use(())
+                await dialect.register(one(name), TTL)
+                assert kinds(heard) == []
+                await dialect.use(interfaces)
+                came = time.monotonic()
+
+                async def announced() -> bool:
+                    return kinds(heard) == ["create 1.0"]
+
+                await eventually(announced)
+                assert heard[-1][0] < came + 0.3, "that was the next of the three announcements"
+        finally:
+            await dialect.close()
+
+    run(test)

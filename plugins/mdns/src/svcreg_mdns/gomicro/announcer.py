@@ -14,7 +14,7 @@ from svcreg import Service
 from svcreg.errors import InvalidServiceError
 from svcreg_mdns.acknowledgement import Acknowledgement
 from svcreg_mdns.gomicro import records
-from svcreg_mdns.gomicro.held import Held, Holdings
+from svcreg_mdns.gomicro.held import MULTICAST_SECONDS, Held, Holdings
 from svcreg_mdns.gomicro.records import Names, Seen, Written
 from svcreg_mdns.gomicro.sockets import Sockets, send_paced
 
@@ -148,8 +148,9 @@ class Announcer:
                     held.service.name,
                 )
                 self._holdings.remove(held)
-            elif held.may_multicast:
+            elif time.monotonic() - held.defended_at >= MULTICAST_SECONDS:
                 # RFC 6762 section 6.6: whoever hears its own record withdrawn corrects that.
+                held.defended_at = time.monotonic()
                 self._sockets.announce(held.announcement())
 
     def _prepare(self, service: Service, ttl: float) -> list[Held]:

@@ -32,6 +32,7 @@ class Held:
     ttl: int
     heard: asyncio.Event = field(default_factory=asyncio.Event)
     multicast_at: float = -MULTICAST_SECONDS
+    defended_at: float = -MULTICAST_SECONDS
     answers: dict[tuple[str, int], bytes] = field(default_factory=dict)
 
     @property
