@@ -139,3 +139,14 @@ class TestConsul:
         eventually(lambda: world.go.nodes(name))
         assert world.go.nodes(name)[f"{name}-1"]["metadata"] == {"text": "x" * 600}
         world.python.call("deregister", service=record)
+
+    def test_id_with_capitals_has_a_suffix_for_go(self, world: World) -> None:
+        """Consul's catalogue takes ids that differ in case only for one; svcreg does not."""
+        name = unique("case")
+        record = service(name, f"{name}-A")
+        register(world.python, record)
+        eventually(lambda: world.go.nodes(name))
+        ((node_id, node),) = world.go.nodes(name).items()
+        assert node_id.startswith(f"{name}-A:")
+        assert node["address"] == record["nodes"][0]["address"]
+        world.python.call("deregister", service=record)

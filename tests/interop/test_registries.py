@@ -26,6 +26,20 @@ def test_all_that_is_said_of_a_service_is_found(pair: Pair) -> None:
     pair.writer.call("deregister", service=record)
 
 
+def test_names_with_dots_and_ipv6_addresses_are_found(pair: Pair) -> None:
+    name = unique("com.example.greeter")
+    record = service(name, f"{name}.node.1")
+    record["nodes"][0]["address"] = "[2001:db8::5]:8080"
+    register(pair.writer, record)
+    eventually(lambda: pair.reader.nodes(name))
+    assert {(one["id"], one["address"]) for one in pair.reader.nodes(name).values()} == {
+        (f"{name}.node.1", "[2001:db8::5]:8080")
+    }
+    assert name in [one["name"] for one in pair.reader.call("list")]
+    pair.writer.call("deregister", service=record)
+    eventually(lambda: not pair.reader.nodes(name))
+
+
 def test_node_comes_changes_and_leaves(pair: Pair) -> None:
     name, reader = unique("life"), pair.reader
     node = f"{name}-1"
