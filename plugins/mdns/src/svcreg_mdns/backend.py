@@ -168,11 +168,11 @@ class _Session:
 
 
 def _dialects(options: Options, watcher: Watcher) -> tuple[Dialect, ...]:
-    go_micro = GoMicro(watcher.nodes, options.domain, is_alone=options.dialect == GO_MICRO)
-    if options.dialect == GO_MICRO:
-        return (go_micro,)
     if options.dialect == DNS_SD:
         return (DnsSd(watcher.nodes, _ignore),)
+    if options.dialect == GO_MICRO:
+        return (GoMicro(watcher.nodes, options.domain, is_alone=True),)
+    go_micro = GoMicro(watcher.nodes, options.domain, is_alone=False)
     return DnsSd(watcher.nodes, go_micro.lose), go_micro
 
 

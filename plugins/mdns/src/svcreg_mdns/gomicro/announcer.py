@@ -53,7 +53,7 @@ class Announcer:
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def register(self, service: Service, ttl: float) -> None:
-        """Announce every node now, after 1 and after 3 seconds; return when we have heard it.
+        """Announce every node now, after 1 and after 3 seconds.
 
         Raises:
             InvalidServiceError: go-micro would not see a node, and there is no other dialect. Then
@@ -76,9 +76,10 @@ class Announcer:
             task = asyncio.create_task(self._repeat(changed))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
-        await self._acknowledgement.wait(
-            (held.heard for held in changed), self._sockets.interface_names
-        )
+        if self._is_alone:  # else the other dialect has just shown whether we can be heard
+            await self._acknowledgement.wait(
+                (held.heard for held in changed), self._sockets.interface_names
+            )
 
     def renew(self, services: Sequence[Service], ttl: float) -> list[Service]:
         """Have answers tell the TTL; return the services of which a node is not ours.

@@ -69,7 +69,7 @@ class GoMicro:
         await self._reader.look(name)
 
     async def register(self, service: Service, ttl: float) -> None:
-        """Announce every node; return when we have heard it."""
+        """Announce every node."""
         await self._announcer.register(service, ttl)
 
     async def renew(self, services: Sequence[Service], ttl: float) -> list[Service]:
