@@ -55,7 +55,7 @@ def test_programs_on_two_hosts_find_each_other(two_hosts: list[Host], tmp_path: 
             reader.call("watch", name=name)
             register(writer, record)
             wait_for_nodes(reader, name, {f"{name}-1"})
-            assert name in [one["name"] for one in reader.call("list")]
+            wait_for_names(reader, {name})
             writer.call("deregister", service=record)
             wait_for_nodes(reader, name, set())
             wait_for_actions(reader, name, ["create", "delete"])
@@ -77,7 +77,7 @@ def test_our_packets_never_start_go_micros_loop(
             register(python, service("ours", "ours-python", step=step))
         for peer in (python, go_client):
             wait_for_nodes(peer, "storm", {"storm-python", *NAMES})
-            assert {one["name"] for one in peer.call("list")} == {"ours", "storm"}
+            wait_for_names(peer, {"ours", "storm"})
         # A question from port 5353 is answered to the group, where go-micro's servers listen.
         link.ask("ours.micro.", PORT)
         link.wait(lambda packet: is_response(packet) and "ours-python" in text(packet))
@@ -133,6 +133,10 @@ def go_servers(tmp_path: Path) -> Iterator[Host]:
 
 def wait_for_nodes(reader: Peer, name: str, ids: set[str]) -> None:
     eventually(lambda: set(reader.nodes(name)) == ids)
+
+
+def wait_for_names(reader: Peer, names: set[str]) -> None:
+    eventually(lambda: reader.names() == names)
 
 
 def wait_for_actions(reader: Peer, name: str, actions: list[str]) -> None:

@@ -21,7 +21,7 @@ def test_all_that_is_said_of_a_service_is_found(pair: Pair) -> None:
     assert found["version"] == "1.0.0"
     assert found["endpoints"] == record["endpoints"]
     assert found["nodes"] == record["nodes"]
-    assert name in [one["name"] for one in pair.reader.call("list")]
+    eventually(lambda: name in pair.reader.names())
     assert pair.reader.call("select", name=name) == record["nodes"][0]
     pair.writer.call("deregister", service=record)
 
@@ -35,7 +35,7 @@ def test_names_with_dots_and_ipv6_addresses_are_found(pair: Pair) -> None:
     assert {(one["id"], one["address"]) for one in pair.reader.nodes(name).values()} == {
         (f"{name}.node.1", "[2001:db8::5]:8080")
     }
-    assert name in [one["name"] for one in pair.reader.call("list")]
+    eventually(lambda: name in pair.reader.names())
     pair.writer.call("deregister", service=record)
     eventually(lambda: not pair.reader.nodes(name))
 

@@ -106,6 +106,10 @@ class Peer:
             for node in service["nodes"] or []
         }
 
+    def names(self) -> set[str]:
+        """Return the services that it lists, which svcreg may know from up to a second ago."""
+        return {service["name"] for service in self.call("list") or ()}
+
     def kill(self) -> None:
         """End it as a crash would."""
         self.process.kill()
