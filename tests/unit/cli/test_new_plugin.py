@@ -86,7 +86,7 @@ def test_directory_is_where_the_plugin_goes(svcreg: Svcreg, folder: Path) -> Non
     lines = svcreg("new-plugin", "acme", "--directory", "my plugins").stdout.splitlines()
     assert (folder / "my plugins" / "svcreg-acme" / "pyproject.toml").is_file()
     assert lines[1] == "  pip install -e './my plugins/svcreg-acme'"
-    assert lines[3] == "  cd './my plugins/svcreg-acme' && pytest"
+    assert lines[3] == "  cd 'my plugins/svcreg-acme' && pytest"
     lines = svcreg("new-plugin", "other", "--directory", str(folder)).stdout.splitlines()
     assert lines[1] == f"  pip install -e {folder}/svcreg-other"
 

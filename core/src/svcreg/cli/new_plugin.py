@@ -112,14 +112,13 @@ def render(name: str) -> Iterator[tuple[PurePosixPath, str]]:
 
 def next_steps(name: str, target: Path) -> list[str]:
     """Return the commands to type next, as docs/plugin-authors has them."""
-    folder = target if target.is_absolute() else Path(".", target)
-    where = shlex.quote(str(folder) if folder.is_absolute() else f"./{folder}")
+    project = str(target) if target.is_absolute() else f"./{target}"  # or pip takes it for a name
     needed = [] if importlib.util.find_spec("pytest") else ["pip install 'svcreg[testing]'"]
     return [
         *needed,
-        f"pip install -e {where}",
+        f"pip install -e {shlex.quote(project)}",
         f"MICRO_REGISTRY={name} svcreg list",
-        f"cd {where.removeprefix('./')} && pytest",
+        f"cd {shlex.quote(str(target))} && pytest",
     ]
 
 
