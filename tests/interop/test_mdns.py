@@ -56,6 +56,9 @@ def test_programs_on_two_hosts_find_each_other(two_hosts: list[Host], tmp_path: 
             register(writer, record)
             wait_for_nodes(reader, name, {f"{name}-1"})
             wait_for_names(reader, {name})
+            # A watch of go-micro begins to listen a moment later than it says; there is a second
+            # announcement after a second.
+            wait_for_actions(reader, name, ["create"])
             writer.call("deregister", service=record)
             wait_for_nodes(reader, name, set())
             wait_for_actions(reader, name, ["create", "delete"])
