@@ -133,6 +133,13 @@ def test_a_reader_that_was_asleep_asks_before_it_drops(heard: Heard) -> None:
     assert heard.kinds() == ["create", "delete"]
 
 
+def test_an_answer_that_comes_too_late_brings_the_node_back(heard: Heard) -> None:
+    heard.table.hear(node(ttl=2))
+    heard.live_through(2.3)
+    heard.table.hear(node(ttl=2), is_answer=True)
+    assert heard.kinds() == ["create", "delete", "create"]
+
+
 def test_a_long_ttl_is_limited(heard: Heard) -> None:
     heard.table.hear(node(ttl=1 << 31))
     assert heard.table.seconds_to_next() < tables.TTL_LIMIT

@@ -52,7 +52,7 @@ class Responder:
         Whoever asks from port 5353 is told by multicast and without the question: if it is a
         go-micro server, it would answer the question in our answer.
         """
-        for question in message.questions:
+        for question in dict.fromkeys(message.questions):  # each once, however often it is put
             if question.class_ & ~_UNICAST_BIT not in (IN, ANY):
                 continue
             if message.number != READER_OF_BOTH:

@@ -136,7 +136,7 @@ class Table:
         self._heard: dict[Key, _Heard] = {}
         self._keys: dict[str, Key] = {}  # by instance, as last decoded
         self._probation: OrderedDict[Key, None] = OrderedDict()
-        self._departed: OrderedDict[Key, tuple[float, bytes]] = OrderedDict()
+        self._departed: OrderedDict[Key, tuple[float, int]] = OrderedDict()
         self._bad: OrderedDict[str, int] = OrderedDict()
         self._memory = 0
 
@@ -184,7 +184,7 @@ class Table:
         now = self._clock()
         for key, heard in list(self._heard.items()):
             if heard.dropped_at <= now:
-                self.forget(*key)
+                self._drop(key)  # not `forget`: a late answer brings it back
 
     def seconds_to_next(self) -> float:
         """Return when somebody is to be asked for or dropped; infinity when there is nobody."""
@@ -194,14 +194,16 @@ class Table:
     def forget(self, service: str, node_id: str) -> None:
         """Drop a node; answers under way do not bring it back."""
         key = service, node_id
-        heard = self._heard.pop(key, None)
-        if heard is None:
-            return
+        if (heard := self._heard.get(key)) is not None:
+            _remember(self._departed, key, (self._clock(), hash(heard.seen.text)), NODE_LIMIT)
+            self._drop(key)
+
+    def _drop(self, key: Key) -> None:
+        heard = self._heard.pop(key)
         self._probation.pop(key, None)
         if self._keys.get(heard.seen.instance) == key:
             del self._keys[heard.seen.instance]
         self._memory -= heard.claim.cost
-        _remember(self._departed, key, (self._clock(), heard.seen.text), NODE_LIMIT)
         self._nodes.unclaim(_CLAIM, heard.shown)
 
     def _hear_alive(self, key: Key, seen: Seen, claim: Claim, zone: str) -> None:
@@ -220,7 +222,7 @@ class Table:
         else:
             if now - heard.first_heard >= PROBATION_SECONDS:
                 self._probation.pop(key, None)
-            if (seen.text, seen.address, seen.port) != _content(heard.seen):
+            if _content(seen) != _content(heard.seen):
                 heard.shown = records.locate(claim, seen, zone)
             heard.seen, heard.claim = seen, claim
         self._memory += cost
@@ -249,8 +251,8 @@ class Table:
             return None
 
     def _has_departed(self, key: Key, text: bytes) -> bool:
-        at, gone = self._departed.get(key, (-math.inf, b""))
-        return text == gone and self._clock() - at < DEPARTED_SECONDS
+        at, gone = self._departed.get(key, (-math.inf, 0))
+        return hash(text) == gone and self._clock() - at < DEPARTED_SECONDS
 
     def _make_room(self, instance: str) -> bool:
         if len(self._heard) < NODE_LIMIT:
@@ -261,7 +263,7 @@ class Table:
             return False
         oldest = next(iter(self._probation))
         self._skips.add(self._heard[oldest].seen.instance, full)
-        self.forget(*oldest)
+        self._drop(oldest)
         return True
 
 
