@@ -261,3 +261,59 @@ def test_serves_a_test_that_runs_on_a_loop(server: str) -> None:
 
     with FaultProxy(server) as proxy:
         asyncio.run(scenario(proxy))
+
+
+def test_half_open_keeps_open_connections_silent_for_good_and_serves_new_ones(
+    proxy: FaultProxy,
+) -> None:
+    with connected(proxy) as old:
+        old.sendall(b"before")
+        assert read(old, 6) == b"before"
+        proxy.half_open()
+        old.sendall(b"lost")
+        with connected(proxy) as new:
+            new.sendall(b"new")
+            assert read(new, 3) == b"new"
+        proxy.heal()
+        old.settimeout(QUIET)
+        with pytest.raises(TimeoutError):
+            old.recv(1)
+        assert proxy.open_connections >= 1
+
+
+def test_flood_stands_in_place_of_answers_and_ends(proxy: FaultProxy) -> None:
+    with connected(proxy) as client:
+        proxy.flood(100_000)
+        client.sendall(b"request")
+        assert read(client, 200_000) == b"x" * 100_000
+    proxy.heal()
+    with connected(proxy) as client:
+        client.sendall(b"request")
+        assert read(client, 7) == b"request"
+
+
+def test_nobody_is_back_while_the_proxy_cuts(proxy: FaultProxy) -> None:
+    """A client that connects again at once meets a server that has died."""
+    outcomes: list[type[BaseException] | None] = []
+
+    def come_back(client: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            client.recv(1)
+        try:
+            with connected(proxy) as again:
+                again.sendall(b"x")
+                read(again, 1)
+            outcomes.append(None)
+        except OSError as error:
+            outcomes.append(type(error))
+
+    for _ in range(20):
+        with connected(proxy) as client:
+            client.sendall(b"x")
+            read(client, 1)
+            thread = threading.Thread(target=come_back, args=(client,))
+            thread.start()
+            proxy.cut()
+            thread.join()
+        proxy.heal()
+    assert set(outcomes) == {ConnectionRefusedError}

@@ -12,6 +12,7 @@ Names load when they are first used: who wants the proxy, or the report, needs n
 
 from __future__ import annotations
 
+import sys
 from importlib import import_module
 from typing import TYPE_CHECKING
 
@@ -23,6 +24,12 @@ if TYPE_CHECKING:
 __all__ = ["BackendConformance", "FaultProxy", "Server"]
 
 _HOME_OF = {"BackendConformance": "conformance", "FaultProxy": "proxy", "Server": "settings"}
+
+if "pytest" in sys.modules:
+    import pytest
+
+    # Before they are imported, so that their assertions explain themselves like those of any test.
+    pytest.register_assert_rewrite("svcreg.testing.conformance")
 
 
 def __getattr__(name: str) -> object:

@@ -38,7 +38,9 @@ class Reporter:
             del self._parts[report.nodeid]
             found = facts.read(report.user_properties)
             if found is not None and found.backend is not None:
-                self._case(report.nodeid.rpartition("::")[0], found).add(_result(found, parts))
+                # The suite itself is outside the tests' folder, so that it has no path there.
+                name = report.nodeid.rpartition("::")[0].removeprefix("::")
+                self._case(name, found).add(_result(found, parts))
 
     def pytest_sessionfinish(self) -> None:
         cases = [case for _, case in sorted(self._cases.items())]

@@ -14,6 +14,7 @@ from typing import Any, Protocol, TypeVar
 
 import svcreg
 from svcreg import Event, Service
+from svcreg.engine.loop import LoopThread
 
 CALL_TIMEOUT = 30.0
 """Seconds after which a call of the asyncio face counts as hanging."""
@@ -31,6 +32,11 @@ class Client(Protocol):
     def select(self, name: str) -> svcreg.Node: ...
     def watch(self, name: str | None = None, *, pause_after: int | None = None) -> Watching:
         """Collect events in the background; after `pause_after` of them wait for `resume`."""
+        ...
+
+    @property
+    def loop(self) -> LoopThread:
+        """The private event loop of the registry."""
         ...
 
     def status(self) -> Any: ...
@@ -152,6 +158,10 @@ class BlockingClient:
         thread.start()
         return watching
 
+    @property
+    def loop(self) -> LoopThread:
+        return self._registry._engine.loop
+
     def status(self) -> Any:
         return self._registry.status()
 
@@ -239,6 +249,10 @@ class AsyncioClient:
         watching.close = close
         watching.resume = lambda: _discard(self._loop.call_soon_threadsafe(may_go_on.set))
         return watching
+
+    @property
+    def loop(self) -> LoopThread:
+        return self._registry._engine.loop
 
     def status(self) -> Any:
         return self._registry.status()

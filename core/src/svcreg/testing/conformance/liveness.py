@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import signal
+import threading
 import time
 
 from svcreg import Node, Service
-from svcreg.testing.conformance.base import Base, World, needs, one
+from svcreg.testing.conformance.base import POLL, Base, World, needs, one
+
+HELD_UP = 0.2
+"""Seconds for which a backend may keep core from anything else, such as renewing for others."""
+
+ATTEMPTS = 3
+"""Times that this is measured, of which the best counts."""
 
 BEATS = 3
 """Renewals that a test waits for before it believes that they do no harm."""
@@ -25,6 +33,68 @@ class Liveness(Base):
         here.block(self.ttl + self.grace)
         assert watching.seen("node") == ["create"]
         assert list(there.get(name)) == [one(name, "node")]
+
+    @needs("ttl")
+    def test_node_of_an_owner_that_hangs_goes_and_comes_back(self, world: World) -> None:
+        name = world.name()
+        here, there = world.open(), world.open()
+        here.register(one(name, "node"), ttl=self.ttl)
+        watching = there.watch(name)
+        world.eventually(lambda: watching.seen("node"))
+        may_go_on, bound = threading.Event(), self.ttl + self.grace
+
+        async def hang() -> None:
+            may_go_on.wait(bound + self.settle)
+
+        hanging = here.loop.submit(hang())  # the whole registry, renewals and all
+        try:
+            seconds = world.eventually(
+                lambda: watching.seen("node") == ["create", "delete"],
+                bound,
+                "a node goes within its TTL and `grace` after the last renewal, which watches are "
+                "told, whatever has become of its owner",
+            )
+        finally:
+            may_go_on.set()
+        world.measure("the node of an owner that hangs goes", seconds, "s", bound)
+        hanging.result()
+        world.eventually(
+            lambda: watching.seen("node") == ["create", "delete", "create"],
+            self.ttl + self.settle,
+            "`svcreg_renew` returns what the registry no longer knows, and core registers it anew",
+        )
+
+    def test_no_hook_holds_up_the_event_loop(self, world: World) -> None:
+        longest = HELD_UP + 1
+        for _ in range(ATTEMPTS):  # the machine itself may hold it up now and then
+            if longest > HELD_UP:
+                longest = min(longest, self._longest_delay(world))
+        world.measure("hooks hold up the event loop", longest, "s", HELD_UP)
+        assert longest <= HELD_UP, "an `async def` must not block: make it a `def`, or await"
+
+    def _longest_delay(self, world: World) -> float:
+        """Return the seconds for which the loop did nothing else while every hook was called."""
+        client, name = world.open(), world.name()
+        delays, has_ended = [0.0], threading.Event()
+
+        async def beat() -> None:
+            while not has_ended.is_set():
+                before = time.monotonic()
+                await asyncio.sleep(POLL)
+                delays.append(time.monotonic() - before - POLL)
+
+        beating = client.loop.submit(beat())
+        held = client.register(one(name, "node"), ttl=1.0, interval=0.1)
+        watching = client.watch(name)
+        client.get(name)
+        client.list()
+        renewed_at = held.raw.last_renewal
+        world.eventually(lambda: held.raw.last_renewal > renewed_at)
+        held.close()
+        world.eventually(lambda: watching.seen("node") == ["create", "delete"])
+        has_ended.set()
+        beating.result()
+        return max(delays)
 
     @needs("ttl", "cross-process")
     def test_node_of_a_killed_process_goes_within_its_ttl_and_its_successor_stays(
