@@ -46,8 +46,7 @@ def declared(request: pytest.FixtureRequest, name: str) -> Any:
 
 def find_backend(request: pytest.FixtureRequest) -> str:
     """Return the URL of the backend: what the class declares, else what the options name."""
-    named = declared(request, "backend") or declared(request, "backend_url")  # its former name
-    url = named or given_backend(request.config)
+    url = declared(request, "backend") or given_backend(request.config)
     if url is None:
         try:  # a fixture of the module or of a conftest
             url = request.getfixturevalue("backend")

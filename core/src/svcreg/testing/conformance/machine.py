@@ -95,14 +95,18 @@ class Bench:
 
 
 class Program(RuleBasedStateMachine):
-    """One program: steps of who registers, and looks of who reads, against a model of both."""
+    """One program: steps of who registers, and looks of who reads, against a model of both.
+
+    Once the time is up it goes through the model alone: which steps are possible must not depend
+    on the clock, or hypothesis could not repeat them.
+    """
 
     def __init__(self, bench: Bench) -> None:
         super().__init__()
         self.bench = bench
         self.base = bench.world.name()
         self.truth: dict[Key, Service] = {}
-        self.held: dict[Key, Held] = {}
+        self.held: dict[Key, Held | None] = {}
         self.watches: dict[str, Watching] = {}
         self.writer: Client = bench.writer
         self.is_idle = bench.is_over
@@ -116,38 +120,40 @@ class Program(RuleBasedStateMachine):
 
     @rule(name=NAMES, node=NODES, version=VERSIONS, number=NUMBERS)
     def register(self, name: str, node: str, version: str, number: int) -> None:
-        if not self.is_idle:
-            service = self.service(name, node, version, number)
-            self.held[name, node] = self.writer.register(service, ttl=60)
-            self.truth[name, node] = service
+        service = self.service(name, node, version, number)
+        self.held[name, node] = None if self.is_idle else self.writer.register(service, ttl=60)
+        self.truth[name, node] = service
 
     @precondition(lambda self: self.held)
     @rule(which=NUMBERS, number=NUMBERS)
     def update(self, which: int, number: int) -> None:
         name, node = key = self.chosen(which)
         service = self.service(name, node, self.truth[key].version, number)
-        self.held[key].update(nodes=service.nodes)
+        if held := self.held[key]:
+            held.update(nodes=service.nodes)
         self.truth[key] = service
 
     @precondition(lambda self: self.held)
     @rule(which=NUMBERS)
     def close_registration(self, which: int) -> None:
         key = self.chosen(which)
-        self.held.pop(key).close()
+        if held := self.held.pop(key):
+            held.close()
         del self.truth[key]
 
     @rule(name=NAMES, node=NODES)
     def deregister(self, name: str, node: str) -> None:
         if not self.is_idle:
             self.writer.deregister(self.service(name, node, "", 0))
-            self.held.pop((name, node), None)
-            self.truth.pop((name, node), None)
+        self.held.pop((name, node), None)
+        self.truth.pop((name, node), None)
 
     @precondition(lambda self: self.held)
     @rule()
     def reopen(self) -> None:
-        self.writer.close()
-        self.writer = self.bench.writer = self.bench.world.open()
+        if not self.is_idle:
+            self.writer.close()
+            self.writer = self.bench.writer = self.bench.world.open()
         self.held.clear()
         self.truth.clear()
 
@@ -174,7 +180,7 @@ class Program(RuleBasedStateMachine):
         finally:
             for watching in self.watches.values():
                 watching.close()
-            for held in self.held.values():
+            for held in filter(None, self.held.values()):
                 held.close()
 
     def chosen(self, which: int) -> Key:
