@@ -118,7 +118,9 @@ def matrix(reports: Iterable[Report], only: Sequence[str] = ()) -> str:
     all of them hold. Nothing in it depends on how long things took.
     """
     columns: dict[str, list[Case]] = {}
+    made_by = set()
     for report in reports:
+        made_by.add(f"suite {report.suite} of svcreg {report.core}")
         for case in report.cases:
             if not only or case.backend in only:
                 columns.setdefault(case.backend, []).append(case)
@@ -136,7 +138,8 @@ def matrix(reports: Iterable[Report], only: Sequence[str] = ()) -> str:
             for name in names
         ]
         rows.append([meaning, *row])
-    return "".join(f"| {' | '.join(row)} |\n" for row in rows)
+    table = "".join(f"| {' | '.join(row)} |\n" for row in rows)
+    return f"{table}\nMade by {' and '.join(sorted(made_by))}.\n"
 
 
 def _versions(cases: Sequence[Case]) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable
 
+import pytest
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -45,6 +46,8 @@ Key = tuple[str, str]
 class Machine(Base):
     """A test with programs that hypothesis makes up."""
 
+    # hypothesis takes the jitter that core draws on another thread meanwhile for a strategy's.
+    @pytest.mark.filterwarnings("ignore:Do not use the `random` module inside strategies")
     def test_any_program_finds_what_a_model_of_it_has(self, world: World) -> None:
         bench = Bench(world)
         run_state_machine_as_test(
