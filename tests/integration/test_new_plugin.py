@@ -63,6 +63,8 @@ def test_first_commands_of_the_documentation_work_as_they_stand(tmp_path: Path) 
     run("pip", "install", "--quiet", f"{wheel}[testing]", cwd=tmp_path, path=binaries)
     script = "set -eu\n" + "\n".join(typed[2:])
     output = run("bash", "-c", script, cwd=tmp_path, path=binaries)
-    assert [line.strip() for line in output.splitlines() if line.startswith("  ")] == typed[3:]
+    printed = output.splitlines()
+    assert printed[0].startswith("wrote svcreg-acme: ")
+    assert [line.strip() for line in printed[1:4]] == typed[3:]
     assert " passed" in output
     assert " failed" not in output
