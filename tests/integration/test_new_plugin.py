@@ -50,8 +50,8 @@ def test_generated_plugin_passes_linter_formatter_and_type_checker(
 @pytest.mark.timeout(180)
 def test_first_commands_of_the_documentation_work_as_they_stand(tmp_path: Path) -> None:
     wheels = tmp_path / "dist"
-    build = (sys.executable, "-m", "build", "--no-isolation", "--outdir", wheels, ROOT / "core")
-    run(*build, cwd=tmp_path)
+    build = (sys.executable, "-m", "build", "--no-isolation", "--wheel", "--outdir", wheels)
+    run(*build, ROOT / "core", cwd=tmp_path)
     (wheel,) = wheels.glob("*.whl")
     typed = commands("README.md", "In five minutes")
     assert typed[:2] == [

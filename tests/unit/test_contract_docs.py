@@ -87,3 +87,9 @@ def test_errors_are_those_there_are_with_the_retries_they_cause() -> None:
         else:
             assert name in {"OSError", "TimeoutError"}
             assert is_retried
+
+
+@pytest.mark.parametrize("page", sorted(path.name for path in DOCS.glob("*.md")))
+def test_links_lead_somewhere(page: str) -> None:
+    for target in re.findall(r"\]\((?!https?:)([^)#\s]+)(?:#[^)]*)?\)", (DOCS / page).read_text()):
+        assert (DOCS / target).exists(), target
