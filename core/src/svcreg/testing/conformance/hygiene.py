@@ -142,7 +142,7 @@ class Hygiene(Base):
         def cycle() -> None:
             for _ in range(WATCHES):
                 client.get(world.name())
-            world.eventually(lambda: not client.status().feeds)
+            world.eventually(lambda: not client.status().feeds, 2 * IDLE + self.settle)
 
         cycle()  # what serves all watches may stay
         before = at_work()
