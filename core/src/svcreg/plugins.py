@@ -111,7 +111,7 @@ def load_observers() -> pluggy.PluginManager | None:
                 loaded = point.load()
                 is_factory = inspect.isclass(loaded) or inspect.isfunction(loaded)
                 observer = loaded() if is_factory else loaded
-                _register(manager, observer, f"extension {name!r}", ObserverSpec)
+                _register(manager, observer, f"extension {name!r}", ObserverSpec, point.value)
             except Exception as error:
                 _log.warning("extension %s is left out: %s", name, error)
     return manager if manager.get_plugins() else None

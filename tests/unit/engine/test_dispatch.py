@@ -577,16 +577,20 @@ class Observer:
             raise ZeroDivisionError("the observer is broken")
 
 
-def observed(backend: Acme) -> tuple[Observer, Dispatcher]:
-    observer, observers = Observer(), pluggy.PluginManager(PROJECT)
+def observed(backend: Acme) -> tuple[Observer, Observer, Dispatcher]:
+    observers = pluggy.PluginManager(PROJECT)
     observers.add_hookspecs(ObserverSpec)
-    observers.register(observer)
-    return observer, dispatcher(backend, observers)
+    one, other = Observer(), Observer()
+    observers.register(one)
+    observers.register(other)
+    return one, other, dispatcher(backend, observers)
 
 
 @asynchronous
 async def test_observers_are_told_of_every_call_and_every_change_of_state() -> None:
-    observer, dispatch = observed(AsyncAcme(watch=[Snapshot()], get=ConnectionRefusedError("x")))
+    observer, other, dispatch = observed(
+        AsyncAcme(watch=[Snapshot()], get=ConnectionRefusedError("x"))
+    )
     async with contextlib.aclosing(dispatch.watch(NAME)) as stream:
         await anext(stream)
     with pytest.raises(RegistryUnavailableError):
@@ -598,16 +602,18 @@ async def test_observers_are_told_of_every_call_and_every_change_of_state() -> N
         ("get", "acme", NAME, RegistryUnavailableError),
         ("state:lost", "acme", NAME, type(None)),
     ]
+    assert other.seen == observer.seen
 
 
 @asynchronous
-async def test_observer_that_fails_stops_no_work_and_is_not_called_again(
+async def test_observer_that_fails_stops_nobody_else_and_is_not_called_again(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     caplog.set_level(logging.ERROR, "svcreg")
-    observer, dispatch = observed(AsyncAcme(list=["a"]))
+    observer, other, dispatch = observed(AsyncAcme(list=["a"]))
     observer.fails = True
     for _ in range(3):
         assert await dispatch.list() == ("a",)
     assert len(observer.seen) == 1
+    assert len(other.seen) == 1 + 3  # opening, and each call
     assert len(caplog.records) == 1

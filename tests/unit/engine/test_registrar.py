@@ -125,6 +125,41 @@ async def test_late_effect_of_a_registration_that_went_unanswered_is_withdrawn()
 
 
 @asynchronous
+async def test_late_effect_is_withdrawn_however_long_the_registry_is_away() -> None:
+    async with ours() as world:
+        world.faults.fail()
+        with pytest.raises(RegistryUnavailableError):
+            await world.add(service("a"))
+        await until(lambda: world.faults.count("get") >= 3)
+        world.faults.store.put(service("a"), 60, "the write that was never answered")
+        world.faults.heal()
+        await until(lambda: not world.registrar._background)
+        assert world.listed == []
+
+
+@asynchronous
+async def test_what_never_arrived_is_looked_for_until_its_ttl_has_passed() -> None:
+    async with ours() as world:
+        world.faults.fail()
+        with pytest.raises(RegistryUnavailableError):
+            await world.add(service("a"), ttl=0.2, interval=0.1)
+        await until(lambda: not world.registrar._background)
+        assert world.faults.count("get") >= 2
+
+
+@asynchronous
+async def test_registering_again_and_again_in_vain_leaves_one_look_to_do() -> None:
+    async with ours() as world:
+        world.faults.fail()
+        for _ in range(5):
+            with pytest.raises(RegistryUnavailableError):
+                await world.add(service("a"))
+        await until(lambda: len(world.registrar._background) == 1)
+        world.faults.heal()
+        await until(lambda: not world.registrar._background)
+
+
+@asynchronous
 async def test_registration_that_need_not_succeed_at_once_is_made_later() -> None:
     async with ours() as world:
         world.faults.fail("register")

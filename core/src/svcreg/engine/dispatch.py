@@ -296,17 +296,21 @@ class Dispatcher:
     ) -> None:
         if self._observers is None:
             return
-        try:
-            self._observers.hook.svcreg_observe(
-                operation=operation,
-                backend=self._config.backend,
-                service=service,
-                seconds=seconds,
-                error=error,
-            )
-        except Exception:  # an observer watches; it must not stop the work
-            _log.exception("an observer failed and is not called any more")
-            self._observers = None
+        told = {
+            "operation": operation,
+            "backend": self._config.backend,
+            "service": service,
+            "seconds": seconds,
+            "error": error,
+        }
+        # One by one: an observer watches, and must stop neither the work nor its neighbours.
+        for observer in self._observers.hook.svcreg_observe.get_hookimpls():
+            try:
+                observer.function(*(told[name] for name in observer.argnames))
+            except Exception:
+                name = observer.plugin_name
+                _log.exception("observer %s failed and is not called any more", name)
+                self._observers.unregister(observer.plugin)
 
 
 class _Hook:

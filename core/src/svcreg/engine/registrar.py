@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Coroutine
+import time
 from typing import Any
 
 from svcreg.config import Config
+from svcreg.engine.backoff import Backoff
 from svcreg.engine.dispatch import Dispatcher
 from svcreg.engine.heartbeat import Heartbeat
 from svcreg.engine.writer import CONCURRENCY, Check, Entry, Writer
@@ -40,7 +41,7 @@ class Registrar:
         self._dispatch = dispatch
         self._holders: dict[tuple[str, str], Entry] = {}
         self._groups: dict[tuple[float, float], Heartbeat] = {}
-        self._background: set[asyncio.Task[None]] = set()
+        self._background: dict[asyncio.Task[None], Service | None] = {}
         self._writer = Writer(dispatch)
         self._slots = asyncio.Semaphore(CONCURRENCY)  # not the heartbeats', which must not queue
 
@@ -76,7 +77,10 @@ class Registrar:
                 self._drop(entry)
                 self._give_back(previous)
                 if may_have_happened:
-                    self._spawn(self._withdraw_again(entry.service, entry.ttl))
+                    for task, earlier in list(self._background.items()):
+                        if earlier == entry.service:  # somebody tries again and again
+                            task.cancel()
+                    self._withdraw_later(entry.service, entry.ttl)
                 raise
         else:
             self._take_over(previous)
@@ -142,7 +146,7 @@ class Registrar:
         if not held or not was_listed:
             return
         if entry.is_unsettled or (pending is not None and not pending.done()):
-            self._spawn(self._withdraw_again(service, entry.ttl, pending))
+            self._withdraw_later(service, entry.ttl, pending)
         await self._dispatch.deregister(service)
 
     async def release(self, service: Service) -> None:
@@ -259,33 +263,53 @@ class Registrar:
                 with contextlib.suppress(SvcregError):  # the TTL does it, since nobody renews
                     await self._dispatch.deregister(entry.service)
 
-    async def _withdraw_again(
+    def _withdraw_later(
         self, service: Service, ttl: float, pending: asyncio.Task[Any] | None = None
+    ) -> None:
+        task = asyncio.create_task(self._withdraw_again(service, ttl, pending))
+        self._background[task] = service if pending is None else None
+        task.add_done_callback(self._background.pop)
+
+    async def _withdraw_again(
+        self, service: Service, ttl: float, pending: asyncio.Task[Any] | None
     ) -> None:
         """Withdraw what a write that was never answered may have listed late.
 
-        Only what looks exactly as we wrote it: a backend does not compare owners twice, and a
-        successor may have come meanwhile.
+        While the registry cannot be reached it is asked again, until the TTL has done it. What the
+        line held back may come with the first answer, so then there is one more look.
         """
+        ends, backoff, was_away = time.monotonic() + ttl, Backoff(), False
         if pending is not None and not pending.done():
             await asyncio.wait({pending}, timeout=ttl)
-        await asyncio.sleep(SETTLE_DELAY)
-        await self._dispatch.settled(ttl)
-        with contextlib.suppress(SvcregError):  # the TTL does it
-            found = await self._dispatch.get(service.name)
-            listed = {node.id: node for version in found for node in version.nodes}
-            ours = [
-                node
-                for node in service.nodes
-                if listed.get(node.id) == node and (service.name, node.id) not in self._holders
-            ]
-            if ours:
-                await self._dispatch.deregister(service.with_nodes(ours))
+        while True:
+            await asyncio.sleep(SETTLE_DELAY)
+            await self._dispatch.settled(ttl)
+            try:
+                await self._withdraw_unheld(service)
+            except SvcregError as error:
+                if not error.retryable or time.monotonic() > ends:
+                    return
+                was_away = True
+                await asyncio.sleep(backoff.next())
+                continue
+            if not was_away:
+                return
+            was_away = False
 
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.create_task(work)
-        self._background.add(task)
-        task.add_done_callback(self._background.discard)
+    async def _withdraw_unheld(self, service: Service) -> None:
+        """Withdraw the nodes that look exactly as in `service` and are nobody's of ours.
+
+        A backend does not compare owners twice, and a successor may have come meanwhile.
+        """
+        found = await self._dispatch.get(service.name)
+        listed = {node.id: node for version in found for node in version.nodes}
+        nodes = [
+            node
+            for node in service.nodes
+            if listed.get(node.id) == node and (service.name, node.id) not in self._holders
+        ]
+        if nodes:
+            await self._dispatch.deregister(service.with_nodes(nodes))
 
 
 async def _fault(check: Check) -> Exception | None:
