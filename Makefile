@@ -17,9 +17,11 @@ PROJECTS := core/pyproject.toml $(PLUGINS:%=%/pyproject.toml)
 WORKERS ?= 6
 PYTEST_ARGS ?=
 PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup $(PYTEST_ARGS)
-COVERED := $(wildcard tests/unit tests/conformance tests/typing)
+COVERED := tests/unit tests/conformance tests/typing
 SERVED := $(shell grep -ls pytest.mark.server tests/conformance/*.py)
-UNCOVERED := $(wildcard tests/integration tests/interop tests/faults) $(SERVED)
+UNCOVERED := tests/integration tests/interop tests/faults $(SERVED)
+REPORTS := .reports
+MATRIX := docs/plugin-authors/backends.md
 
 .PHONY: help
 help:  ## Show the targets
@@ -67,9 +69,23 @@ servers: $(VENV)/.dev
 .PHONY: test
 test: $(VENV)/.dev servers  ## Every test, in parallel, with the coverage of core
 	@status=0; \
-	$(PYTEST) -m "not server" --cov --cov-report=term --cov-fail-under=90 $(COVERED) || status=1; \
-	$(if $(UNCOVERED),$(PYTEST) $(UNCOVERED) || status=1;) \
+	$(PYTEST) -m "not server" --svcreg-report=$(REPORTS)/local.json \
+		--cov --cov-report=term --cov-fail-under=90 $(COVERED) || status=1; \
+	$(PYTEST) --svcreg-report=$(REPORTS)/servers.json $(UNCOVERED) || status=1; \
 	exit $$status
+
+# What stands above the table stays as it is written.
+$(REPORTS)/backends.md: $(wildcard $(REPORTS)/*.json) $(MATRIX)
+	@{ sed '/^| /,$$d' $(MATRIX); $(BIN)/python -m svcreg.testing.report $(REPORTS)/local.json \
+		$(REPORTS)/servers.json --only memory sqlite mdns consul etcd; } > $@
+
+.PHONY: matrix
+matrix: $(REPORTS)/backends.md  ## Write the table of what the backends can do, from the last make test
+	cp $< $(MATRIX)
+
+.PHONY: check-matrix
+check-matrix: $(REPORTS)/backends.md
+	diff -u $(MATRIX) $<
 
 .PHONY: test-pythons
 test-pythons:  ## The suites that need no server, on every supported Python found here
@@ -91,5 +107,5 @@ build: $(VENV)/.dev  ## Build the wheel and the sdist of each distribution into 
 
 .PHONY: clean
 clean:  ## Remove environments, caches and what was built
-	rm -rf $(VENV) .venvs dist .coverage .coverage.* .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .venvs $(REPORTS) dist .coverage .coverage.* .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -190,6 +190,18 @@ class TestHealth:
         consul.put(f"agent/check/pass/{name}-critical")
         eventually(lambda: self.seen(registry, name) == {"warning", "critical"}, 5)
 
+    def test_what_comes_and_goes_between_two_answers_of_a_poll_is_no_remnant(
+        self, consul: Agent, connect: OpenRegistry
+    ) -> None:
+        # After twenty answers polls slow down, and then skip what was undone meanwhile.
+        registry, reader = connect(consul.address), connect(consul.address, polls=0)
+        for _ in range(12):
+            name = unique()
+            service = Service(name, nodes=(Node(f"{name}-1", "10.0.0.1:1"),))
+            with registry.register(service, ttl=30):
+                eventually(lambda name=name: self.seen(reader, name) == {"1"}, 5)
+            eventually(lambda name=name: not self.seen(reader, name), 5)
+
     def test_maintenance_withdraws_and_brings_back(
         self, consul: Agent, connect: OpenRegistry
     ) -> None:

@@ -34,6 +34,9 @@ LINGER_SECONDS = 10.0
 SWEEP_SECONDS = 60.0
 """How often everything is read again, if the catalogue has moved since."""
 
+NAMES, CHECKS = "names", "checks"
+"""The two long polls."""
+
 T = TypeVar("T")
 
 
@@ -60,6 +63,8 @@ class Catalogue:
         self._dc = dc
         self._followers: dict[str | None, set[_Follower]] = {}
         self._states: dict[str, State] = {}
+        self._revisions: dict[str, int] = {}  # at which each state was read
+        self._positions = {NAMES: 0, CHECKS: 0}  # how far each poll is
         self._names: dict[str, int] = {}
         self._checks: dict[tuple[str, str], _Check] = {}
         self._dirty: dict[str, None] = {}
@@ -127,6 +132,7 @@ class Catalogue:
         for one in gone:
             if not self._is_followed(one):
                 self._states.pop(one, None)
+                self._revisions.pop(one, None)
                 self._dirty.pop(one, None)
 
     def _fail(self, error: BaseException) -> None:
@@ -142,6 +148,7 @@ class Catalogue:
             self._ending = None
         if self._task is None or self._task.done():
             self._states.clear()
+            self._revisions.clear()
             self._dirty.clear()
             self._reading.clear()
             self._ready = asyncio.get_running_loop().create_future()
@@ -179,9 +186,10 @@ class Catalogue:
                 name: hash(frozenset(tags or ())) for name, tags in names.items() if _is_name(name)
             }
             before, self._names = self._names, now
+            overtaken = self._advance(NAMES, reply.revision)
             if baseline.is_set():
                 self._has_moved = True
-                self._mark(_different(before, now))
+                self._mark(_different(before, now) | overtaken)
             baseline.set()
 
     async def _follow_checks(self, baseline: asyncio.Event) -> None:
@@ -192,9 +200,21 @@ class Catalogue:
                 (check.Node, check.CheckID): check for check in _decode(_checks_decoder, reply.body)
             }
             before, self._checks = self._checks, now
+            overtaken = self._advance(CHECKS, reply.revision)
             if baseline.is_set():
-                self._mark(self._touched(before, now))
+                self._mark(self._touched(before, now) | overtaken)
             baseline.set()
+
+    def _advance(self, poll: str, position: int) -> set[str]:
+        """Note how far a poll is; return the services that were read on the way.
+
+        Two answers of a poll do not differ in what came and went between them, and that is what
+        such a read may have found: polls slow down when there is much to tell.
+        """
+        before, self._positions[poll] = self._positions[poll], position
+        return {
+            name for name, revision in self._revisions.items() if before < revision < position
+        }
 
     def _touched(
         self,
@@ -249,11 +269,15 @@ class Catalogue:
     async def _read_one(self, name: str) -> None:
         # Not stale: a server that lags behind would answer with what was before the change.
         asker = self._askers.entries("watch", name, self._dc, may_be_stale=False)
+        before = dict(self._positions)
         reply = await asker.read()
         state = await self._reader.read(name, reply.body)
         if self._is_followed(name):
             self._states[name] = state
+            self._revisions[name] = reply.revision
             self._deliver(name, state)
+            if any(before[poll] < reply.revision < now for poll, now in self._positions.items()):
+                self._mark((name,))  # a poll has overtaken the read; see `_advance`
 
     async def _sweep(self) -> None:
         """Find what neither poll shows."""

@@ -30,7 +30,7 @@ STEPS = 10
 SECONDS = 6.0
 """Seconds after which no more programs are run, where the backend is slow."""
 
-READ_BY_ONE = 10
+READ_BY_ONE = 50
 """Programs that one registry reads: it watches two services for each."""
 
 PATIENCE = 0.15
