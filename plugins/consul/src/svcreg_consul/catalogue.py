@@ -212,9 +212,7 @@ class Catalogue:
         such a read may have found: polls slow down when there is much to tell.
         """
         before, self._positions[poll] = self._positions[poll], position
-        return {
-            name for name, revision in self._revisions.items() if before < revision < position
-        }
+        return {name for name, revision in self._revisions.items() if before < revision < position}
 
     def _touched(
         self,
