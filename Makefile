@@ -19,7 +19,8 @@ PYTEST_ARGS ?=
 PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup $(PYTEST_ARGS)
 COVERED := tests/unit tests/conformance tests/typing
 SERVED := $(shell grep -ls pytest.mark.server tests/conformance/*.py)
-UNCOVERED := tests/integration tests/interop tests/faults $(SERVED)
+# Longest first: a group of tests stays on one worker.
+UNCOVERED := $(SERVED) tests/integration tests/interop tests/faults
 REPORTS := .reports
 MATRIX := docs/plugin-authors/backends.md
 

@@ -56,6 +56,7 @@ GROUPS = 7
 """Processes for all of them: starting pytest costs more than most of these backends."""
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(180)
 @pytest.mark.parametrize("group", [NAMES[n::GROUPS] for n in range(GROUPS)], ids=", ".join)
 def test_suite_finds_what_is_wrong(group: Sequence[str], tmp_path: Path) -> None:

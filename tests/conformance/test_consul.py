@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import zlib
 from collections.abc import Iterator
@@ -30,6 +31,9 @@ from tests.support.consul import (
 __all__ = ["consul"]  # a fixture
 
 pytestmark = pytest.mark.server("consul")
+
+# Both in the long run, and otherwise one: what differs lies far below the faces.
+VARIANT_FACES = ("asyncio", "blocking") if "SVCREG_ROUNDS" in os.environ else ("asyncio",)
 
 # The policy of plugins/consul/README.md, for the names that the suite uses.
 RULES = """
@@ -146,17 +150,21 @@ class TestSharedWatch(Watches, Liveness):
     """Every watch goes over the catalogue, as beyond the bound of long polls."""
 
     rounds = 60
+    faces = VARIANT_FACES
 
     @pytest.fixture
     def backend(self, consul: Agent) -> str:
         return f"consul://{consul.address}?polls=0"
 
 
-# Each group stays on one worker, which then needs one agent.
+class Variant(Conformance):
+    """Stays on one worker, so that it needs only one agent."""
+
+    faces = VARIANT_FACES
 
 
 @pytest.mark.xdist_group("consul-acl")
-class TestConsulWithAcls(Conformance):
+class TestConsulWithAcls(Variant):
     @pytest.fixture
     def backend(self, acl_agent: Agent, token: str, monkeypatch: pytest.MonkeyPatch) -> str:
         monkeypatch.setenv("CONSUL_HTTP_TOKEN", token)
@@ -165,7 +173,7 @@ class TestConsulWithAcls(Conformance):
 
 
 @pytest.mark.xdist_group("consul-tls")
-class TestConsulOverMutualTls(Conformance):
+class TestConsulOverMutualTls(Variant):
     @pytest.fixture
     def backend(self, tls_agent: Agent, certificates: Certificates) -> str:
         cert, key = certificates.client
@@ -173,7 +181,7 @@ class TestConsulOverMutualTls(Conformance):
 
 
 @pytest.mark.xdist_group("consul-cluster")
-class TestConsulCluster(Conformance):
+class TestConsulCluster(Variant):
     @pytest.fixture
     def backend(self, cluster: Cluster) -> str:
         return f"consul://{cluster.addresses}"

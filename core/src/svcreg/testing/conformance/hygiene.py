@@ -20,9 +20,8 @@ CYCLES = 3
 """Times that a registry is opened, used and closed, after a first time that warms up."""
 
 WATCHES = 10
-IDLE = 1.0
-"""Services watched in the test of watches that end, and seconds after which they are not any more;
-more than the first look at one takes."""
+IDLE = 0.25
+"""Services watched in the test of watches that end, and seconds after which they no longer are."""
 
 
 class Hygiene(Base):
