@@ -195,12 +195,16 @@ class TestHealth:
     ) -> None:
         # After twenty answers polls slow down, and then skip what was undone meanwhile.
         registry, reader = connect(consul.address), connect(consul.address, polls=0)
+
+        def see(name: str, expected: set[str]) -> None:
+            eventually(lambda: self.seen(reader, name) == expected, 5)
+
         for _ in range(12):
             name = unique()
             service = Service(name, nodes=(Node(f"{name}-1", "10.0.0.1:1"),))
             with registry.register(service, ttl=30):
-                eventually(lambda name=name: self.seen(reader, name) == {"1"}, 5)
-            eventually(lambda name=name: not self.seen(reader, name), 5)
+                see(name, {"1"})
+            see(name, set())
 
     def test_maintenance_withdraws_and_brings_back(
         self, consul: Agent, connect: OpenRegistry
