@@ -17,9 +17,9 @@ PROJECTS := core/pyproject.toml $(PLUGINS:%=%/pyproject.toml)
 WORKERS ?= 6
 PYTEST_ARGS ?=
 PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup $(PYTEST_ARGS)
-COVERED := tests/unit tests/conformance tests/typing
-SERVED := $(shell grep -ls pytest.mark.server tests/conformance/*.py)
 # Longest first: a group of tests stays on one worker.
+COVERED := tests/conformance tests/unit tests/typing
+SERVED := $(shell grep -ls pytest.mark.server tests/conformance/*.py)
 UNCOVERED := $(SERVED) tests/integration tests/interop tests/faults
 REPORTS := .reports
 MATRIX := docs/plugin-authors/backends.md

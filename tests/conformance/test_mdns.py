@@ -37,10 +37,15 @@ class Mdns(BackendConformance):
             yield plant
 
 
+# Bursts of one test would drown packets of another, so few of them run at a time.
+
+
+@pytest.mark.xdist_group("mdns")
 class TestMdns(Mdns):
     backend = "mdns://?interfaces=lo"
 
 
+@pytest.mark.xdist_group("mdns-one-dialect")
 class OneDialect(Mdns):
     faces = ("asyncio",)  # what differs from both dialects lies far below the faces
     race_seconds = 1.0

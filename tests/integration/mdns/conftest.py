@@ -12,6 +12,15 @@ from tests.support.mdns import Program
 from tests.support.namespaces import Host, hosts, require_namespaces
 
 StartProgram = Callable[..., Program]
+HERE = Path(__file__).parent
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Have one worker run what shares the loopback: bursts would drown packets of others."""
+    for item in items:
+        if item.path.is_relative_to(HERE) and item.get_closest_marker("root") is None:
+            item.add_marker(pytest.mark.xdist_group("mdns"))
 
 
 @pytest.fixture
